@@ -1,0 +1,3 @@
+//! The parts of `xdp-knock`: configuration, loader, events, terminal output and the knock client.
+
+pub mod step;
