@@ -1,1 +1,27 @@
-//! Placeholder.
+//! What a knock gate decides, as pure functions: the same source runs on the host under test and in the kernel at XDP.
+//!
+//! The rules of this crate: no allocation, no `unsafe`, no clock, no I/O. A frame is read through [`frame::Frame`],
+//! configuration and grants through [`decide::Tables`], time is an argument. `knock-ebpf` is the glue around it.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+pub mod abi;
+pub mod budget;
+pub mod claim;
+pub mod counter;
+pub mod decide;
+pub mod event;
+pub mod frame;
+pub mod machine;
+pub mod names;
+pub mod parse;
+pub mod verdict;

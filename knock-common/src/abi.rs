@@ -1,0 +1,346 @@
+//! Every type that lies in a map or a patched constant, with its layout asserted.
+//!
+//! Integers are in the machine's own byte order; addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`.
+
+use core::mem::{align_of, offset_of, size_of};
+
+use bytemuck::{Pod, Zeroable};
+
+/// Layout version of everything in this module; stored in [`Settings`] and compared before pins are used.
+pub const ABI_VERSION: u32 = 1;
+/// Most doors of a configuration: a set of doors is one 64-bit word.
+pub const MAX_DOORS: usize = 64;
+/// Most steps of a sequence.
+pub const MAX_STEPS: usize = 16;
+/// Most attempts that one source has open at once.
+pub const MAX_SLOTS: usize = 8;
+/// Accepted knocks remembered per source, to recognise their duplicates: one full sequence.
+pub const MAX_ACCEPTED: usize = 16;
+/// Most distinct sets of doors that ports can have.
+pub const MAX_PORT_DOORS: usize = 4096;
+/// Most `allow`, `from` and `to` prefixes together.
+pub const MAX_PREFIXES: usize = 4096;
+/// Sources with a first step that are remembered at once.
+pub const FIRST_ATTEMPTS_ENTRIES: usize = 65_536;
+/// Sources with more than a first step that are remembered at once.
+pub const LATER_ATTEMPTS_ENTRIES: usize = 16_384;
+/// Most grants at once.
+pub const GRANTS_ENTRIES: usize = 65_536;
+/// Bytes of the event ring: a power of two and a multiple of the page.
+pub const EVENTS_BYTES: usize = 1 << 20;
+/// Index of the event budget in the map of budgets, behind those of the doors.
+pub const EVENT_BUDGET: u32 = 64;
+/// Ports of one protocol.
+pub const PORTS: usize = 65_536;
+
+/// An IPv6 address in network byte order; IPv4 is mapped into `::ffff:0:0/96`.
+pub type Address = [u8; 16];
+
+/// The IPv4-mapped form of an IPv4 address (RFC 4291, section 2.5.5.2).
+#[must_use]
+#[inline(always)]
+pub const fn mapped(v4: [u8; 4]) -> Address {
+    let [a, b, c, d] = v4;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// A protocol that can knock, as stored in [`StepRule::proto`] and as a bit in [`DoorRule::protos`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Proto {
+    /// A TCP SYN.
+    Tcp = 1,
+    /// A UDP datagram.
+    Udp = 2,
+    /// An ICMP or ICMPv6 echo request.
+    Icmp = 4,
+}
+
+impl Proto {
+    /// Returns the bit of this protocol in a set of protocols.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bit(self) -> u8 {
+        match self {
+            Self::Tcp => 1,
+            Self::Udp => 2,
+            Self::Icmp => 4,
+        }
+    }
+}
+
+/// What a port is, in one 16-bit word: two flags and an index into the sets of doors.
+///
+/// Zero is the role of a port that concerns no door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Role(pub u16);
+
+impl Role {
+    /// Some door opens this port; strangers do not reach it.
+    pub const HIDDEN: u16 = 0x8000;
+    /// A knock at this port is judged: it is a step or it is wrong.
+    pub const JUDGED: u16 = 0x4000;
+    /// The index into the sets of doors; 0 is the empty set.
+    pub const INDEX: u16 = 0x0fff;
+
+    /// Returns whether the port concerns no door.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+    /// Returns whether some door opens the port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_hidden(self) -> bool {
+        self.0 & Self::HIDDEN != 0
+    }
+    /// Returns whether a knock at the port is judged.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_judged(self) -> bool {
+        self.0 & Self::JUDGED != 0
+    }
+    /// Returns the index of the port's set of doors.
+    #[must_use]
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        u32::from(self.0 & Self::INDEX)
+    }
+}
+
+/// The doors that a port concerns, as sets with one bit a door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PortDoors {
+    /// Doors whose first step is at this port.
+    pub first: u64,
+    /// Doors that open this port.
+    pub opens: u64,
+}
+
+/// One step as the kernel compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct StepRule {
+    /// [`Proto`] as a number; 0 matches nothing.
+    pub proto: u8,
+    /// [`StepRule::SIZE`] and [`StepRule::ID`].
+    pub conditions: u8,
+    /// Destination port; 0 for echo.
+    pub port: u16,
+    /// Echo payload bytes, compared when [`StepRule::SIZE`] is set.
+    pub size: u16,
+    /// Echo identifier, compared when [`StepRule::ID`] is set.
+    pub id: u16,
+}
+
+impl StepRule {
+    /// The echo payload size is part of the step.
+    pub const SIZE: u8 = 1;
+    /// The echo identifier is part of the step.
+    pub const ID: u8 = 2;
+}
+
+/// A door as the kernel judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DoorRule {
+    /// Longest time between two accepted steps.
+    pub step_timeout_ns: u64,
+    /// Longest time from the first accepted step to the last.
+    pub total_timeout_ns: u64,
+    /// How long a promotion grants.
+    pub open_for_ns: u64,
+    /// First knocks that may begin a new attempt, a window of [`crate::budget::WINDOW_NS`].
+    pub new_attempts: u32,
+    /// Steps in use.
+    pub step_count: u8,
+    /// [`Proto`] bits that occur in the sequence.
+    pub protos: u8,
+    /// [`DoorRule::FROM`], [`DoorRule::TO`], [`DoorRule::UDP_EPHEMERAL`].
+    pub flags: u8,
+    /// Zero.
+    pub _pad: u8,
+    /// The sequence; entries past `step_count` are zero.
+    pub steps: [StepRule; MAX_STEPS],
+}
+
+impl DoorRule {
+    /// Only sources of a `from` prefix may use the door.
+    pub const FROM: u8 = 1;
+    /// The door exists only for destinations of a `to` prefix.
+    pub const TO: u8 = 2;
+    /// A UDP step lies in the host's ephemeral range, so UDP to that range counts for this door.
+    pub const UDP_EPHEMERAL: u8 = 4;
+
+    /// Returns whether the flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// One source's attempt at one door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Attempt {
+    /// Time of the first accepted step.
+    pub started_ns: u64,
+    /// Time of the latest accepted step.
+    pub last_ns: u64,
+    /// [`Attempts::epoch_ns`] of the record this slot was written for; anything else voids the slot.
+    pub epoch_ns: u64,
+    /// Door number.
+    pub door: u8,
+    /// Steps accepted; 0 is a free slot, the door's `step_count` a completed attempt.
+    pub step: u8,
+    /// Zero.
+    pub _pad: [u8; 6],
+}
+
+/// A knock that some attempt accepted, kept whole so that its duplicates are recognised exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Accepted {
+    /// TCP sequence number, ICMP echo sequence number, 0 for UDP.
+    pub tag: u32,
+    /// Time of acceptance in units of [`crate::machine::UNIT_SHIFT`], wrapping.
+    pub at_units: u32,
+    /// Destination port; echo payload size for ICMP.
+    pub port: u16,
+    /// Source port; echo identifier for ICMP.
+    pub source_port: u16,
+    /// [`Proto`] as a number.
+    pub proto: u8,
+    /// Slots that accepted it, one bit each; 0 is a free entry.
+    pub slots: u8,
+    /// Zero.
+    pub _pad: u16,
+}
+
+/// All open attempts of one source: the value of both attempt maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Attempts {
+    /// The claim word of [`crate::claim`].
+    pub turn: u64,
+    /// Time of insertion: tells this use of the memory from any earlier one.
+    pub epoch_ns: u64,
+    /// Generation that the attempts belong to; another one voids them.
+    pub generation: u32,
+    /// Where the next accepted knock is noted, modulo [`MAX_ACCEPTED`].
+    pub next: u32,
+    /// The attempts.
+    pub slots: [Attempt; MAX_SLOTS],
+    /// Knocks they accepted.
+    pub accepted: [Accepted; MAX_ACCEPTED],
+}
+
+/// Key of the grant map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct GrantKey {
+    /// The source.
+    pub source: Address,
+    /// Door number.
+    pub door: u32,
+}
+
+/// Permission of one source for one door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Grant {
+    /// Last instant at which it holds.
+    pub until_ns: u64,
+    /// When it was first given.
+    pub since_ns: u64,
+    /// [`crate::event::Via`] as a number.
+    pub via: u32,
+    /// Generation that gave or refreshed it.
+    pub generation: u32,
+}
+
+/// Which list a prefix belongs to, as stored in [`PrefixKey::list`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Sources never judged.
+    Allow,
+    /// Sources that may use a door.
+    From,
+    /// Destinations for which a door exists.
+    To,
+}
+
+impl List {
+    /// Returns the number of the list.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Allow => 1,
+            Self::From => 2,
+            Self::To => 3,
+        }
+    }
+}
+
+/// Data part of the key of the prefix trie; the first [`PrefixKey::FIXED_BITS`] bits always count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// [`List`] as a number.
+    pub list: u8,
+    /// Door number; 0 for the allow list.
+    pub door: u8,
+    /// Zero.
+    pub _pad: [u8; 2],
+    /// The address.
+    pub address: Address,
+}
+
+impl PrefixKey {
+    /// Bits before the address.
+    pub const FIXED_BITS: u32 = 32;
+    /// Bits of the key when the whole address counts.
+    pub const ALL_BITS: u32 = 160;
+}
+
+/// What a generation fixes for the whole program, patched in at load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Settings {
+    /// [`ABI_VERSION`].
+    pub abi: u32,
+    /// Number of the loaded configuration.
+    pub generation: u32,
+    /// Events a second that strangers may cause.
+    pub events: u32,
+    /// Role of echo requests.
+    pub echo_role: Role,
+    /// First port of the host's ephemeral range.
+    pub ephemeral_first: u16,
+    /// Last port of the host's ephemeral range.
+    pub ephemeral_last: u16,
+    /// [`crate::verdict::Mode`] as a number.
+    pub mode: u8,
+    /// 1 if there is an allow list.
+    pub has_allow: u8,
+    /// 1 to take the time from the test clock; only the loader of the tests sets it.
+    pub test_clock: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<StepRule>() == 8);
+const _: () = assert!(size_of::<DoorRule>() == 160 && offset_of!(DoorRule, steps) == 32);
+const _: () = assert!(size_of::<Attempt>() == 32 && offset_of!(Attempt, door) == 24);
+const _: () = assert!(size_of::<Accepted>() == 16);
+const _: () = assert!(size_of::<Attempts>() == 536 && align_of::<Attempts>() == 8);
+const _: () = assert!(offset_of!(Attempts, slots) == 24 && offset_of!(Attempts, accepted) == 280);
+const _: () = assert!(size_of::<GrantKey>() == 20 && size_of::<Grant>() == 24);
+const _: () = assert!(size_of::<PrefixKey>() == 20 && size_of::<PortDoors>() == 16);
+const _: () = assert!(size_of::<Settings>() == 24);
+const _: () = assert!(MAX_SLOTS == 8, "a set of slots is one byte");

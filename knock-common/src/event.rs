@@ -1,0 +1,90 @@
+//! The record that the kernel puts into the event ring at a change of state.
+
+use core::mem::size_of;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::abi::Address;
+
+/// What happened, as stored in [`Event::kind`]. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A step was accepted; [`Event::step`] of them now are.
+    Step = 1,
+    /// A wrong knock ended an attempt that had [`Event::step`] steps.
+    Reset = 2,
+    /// A source completed a door's sequence.
+    Promoted = 3,
+    /// A promotion was refused for want of room.
+    TableFull = 4,
+}
+
+impl Kind {
+    /// Returns the kind with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Step),
+            2 => Some(Self::Reset),
+            3 => Some(Self::Promoted),
+            4 => Some(Self::TableFull),
+            _ => None,
+        }
+    }
+}
+
+/// How a grant came about, as stored in [`crate::abi::Grant::via`] and [`Event::via`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Via {
+    /// By a sequence of knocks.
+    Sequence = 1,
+}
+
+impl Via {
+    /// Returns the word used in events and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence",
+        }
+    }
+
+    /// Returns the way with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Sequence),
+            _ => None,
+        }
+    }
+}
+
+/// One change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Event {
+    /// When, by the kernel's boot-time clock.
+    pub time_ns: u64,
+    /// When the grant ends; 0 where there is none.
+    pub until_ns: u64,
+    /// Who.
+    pub source: Address,
+    /// Interface index.
+    pub interface: u32,
+    /// Generation of the program.
+    pub generation: u32,
+    /// [`Kind`] as a number.
+    pub kind: u8,
+    /// [`Via`] as a number; 0 where there is none.
+    pub via: u8,
+    /// Door number.
+    pub door: u8,
+    /// Steps accepted.
+    pub step: u8,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<Event>() == 48);

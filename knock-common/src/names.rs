@@ -1,0 +1,32 @@
+//! Names of maps, programs and patched constants, written once for kernel, loader and tests.
+//!
+//! The kernel cuts a map or program name to 15 characters (`BPF_OBJ_NAME_LEN` less its NUL).
+
+/// The XDP program.
+pub const PROGRAM: &str = "xdp_knock";
+
+/// Array of [`crate::abi::DoorRule`].
+pub const DOORS: &str = "DOORS";
+/// Array of [`crate::abi::PortDoors`], interned: a port's role word holds the index.
+pub const PORT_DOORS: &str = "PORT_DOORS";
+/// Longest-prefix trie of `allow`, `from` and `to` lists.
+pub const PREFIXES: &str = "PREFIXES";
+/// LRU hash: source -> [`crate::abi::Attempts`] that got no further than a first step.
+pub const FIRST_ATTEMPTS: &str = "FIRST_ATTEMPTS";
+/// LRU hash: source -> [`crate::abi::Attempts`] that got further.
+pub const LATER_ATTEMPTS: &str = "LATER_ATTEMPTS";
+/// Hash: [`crate::abi::GrantKey`] -> [`crate::abi::Grant`].
+pub const GRANTS: &str = "GRANTS";
+/// Array of rate budgets: one word a door, then one for events.
+pub const BUDGETS: &str = "BUDGETS";
+/// Per-CPU array of [`crate::counter::Counter`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Ring buffer of [`crate::event::Event`].
+pub const EVENTS: &str = "EVENTS";
+/// Array of one word: the time a program under test takes for the clock.
+pub const TEST_CLOCK: &str = "TEST_CLOCK";
+
+/// Read-only constant: [`crate::abi::Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// Read-only constant: the role words of all ports, TCP first, then UDP.
+pub const PORT_ROLES: &str = "PORT_ROLES";

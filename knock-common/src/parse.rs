@@ -1,0 +1,354 @@
+//! From a frame to the few facts a gate decides on, or to the verdict on a frame that has none.
+//!
+//! Lengths are believed where the Linux stack believes them (`ip_rcv_core`, `ip6_rcv_core`, `tcp_v4_rcv`,
+//! `__udp4_lib_rcv`): what the stack would refuse is refused, so no reading of ours can differ from its reading.
+
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+    vlan::VlanHdr,
+};
+
+use crate::{
+    abi::{Address, mapped},
+    frame::Frame,
+    verdict::Verdict,
+};
+
+/// Most VLAN tags that are looked behind (802.1ad puts one in front of another).
+pub const MAX_VLAN_TAGS: usize = 2;
+/// Most IPv6 extension headers that are walked.
+pub const MAX_EXTENSIONS: usize = 6;
+
+use wire::*;
+
+/// RFC 792 and RFC 4443: the fixed part of an echo message.
+const ECHO_LEN: usize = 8;
+const ICMP_ECHO_REQUEST: u8 = 8;
+const ICMPV6_ECHO_REQUEST: u8 = 128;
+
+/// What a packet is, apart from its addresses, which are read only when they matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// IPv6 rather than IPv4.
+    pub is_v6: bool,
+    /// Offset of the IP header.
+    pub ip_at: usize,
+    /// A first fragment: it is judged, but it never knocks.
+    pub is_fragment: bool,
+    /// Sent to a group of hosts by its link-layer address: it never knocks.
+    pub is_group: bool,
+    /// The layer above.
+    pub transport: Transport,
+}
+
+/// The layer above IP, in host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP with a whole header.
+    Tcp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        port: u16,
+        /// Sequence number.
+        sequence: u32,
+        /// The flag byte (RFC 9293, section 3.1).
+        flags: u8,
+    },
+    /// UDP with a whole header.
+    Udp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        port: u16,
+    },
+    /// An ICMP or ICMPv6 echo request.
+    Echo {
+        /// Identifier.
+        id: u16,
+        /// Sequence number.
+        sequence: u16,
+        /// Bytes of payload after the echo header.
+        size: u16,
+    },
+    /// Anything else, other ICMP included.
+    Other,
+}
+
+/// Returns what the frame is, or the verdict on a frame that cannot be, or need not be, looked into further.
+///
+/// # Errors
+///
+/// The verdict: not IP, a later fragment, or malformed.
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Segment, Verdict> {
+    let [first_octet] = frame.read(0).ok_or(Verdict::LinkCut)?;
+    let is_group = first_octet & 1 != 0;
+    let (ethertype, ip_at) = link(frame)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, ip_at, is_group),
+        ETHERTYPE_IPV6 => ipv6(frame, ip_at, is_group),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+/// Returns the type of what the link layer carries, and where that begins.
+#[inline(always)]
+fn link<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Verdict> {
+    let type_at = EthHdr::LEN.saturating_sub(2);
+    let mut ethertype = u16::from_be_bytes(frame.read(type_at).ok_or(Verdict::LinkCut)?);
+    let mut at = EthHdr::LEN;
+    for _ in 0..MAX_VLAN_TAGS {
+        if !is_vlan(ethertype) {
+            return Ok((ethertype, at));
+        }
+        let [_, _, high, low] = frame.read(at).ok_or(Verdict::LinkCut)?;
+        ethertype = u16::from_be_bytes([high, low]);
+        at = at.wrapping_add(VlanHdr::LEN);
+    }
+    if is_vlan(ethertype) {
+        return Err(Verdict::VlanDepth);
+    }
+    Ok((ethertype, at))
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
+}
+
+#[inline(always)]
+fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Segment, Verdict> {
+    let head: [u8; Ipv4Hdr::LEN] = frame.read(ip_at).ok_or(Verdict::BadIp)?;
+    let [version_ihl, _, total_high, total_low, _, _, fragment_high, fragment_low, _, proto, ..] = head;
+    let header_len = usize::from(version_ihl & 0x0f).wrapping_mul(4);
+    let total_len = usize::from(u16::from_be_bytes([total_high, total_low]));
+    if version_ihl >> 4 != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
+        return Err(Verdict::BadIp);
+    }
+    let end = ip_at.wrapping_add(total_len);
+    if !frame.is_at_least(end) {
+        return Err(Verdict::BadIp);
+    }
+    let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
+    let offset = fragment & 0x1fff;
+    if offset != 0 {
+        return Err(later_fragment(proto, offset));
+    }
+    let is_fragment = fragment & 0x2000 != 0;
+    let body = Body { at: ip_at.wrapping_add(header_len), len: total_len.wrapping_sub(header_len), is_fragment };
+    let transport = transport(frame, proto, &body, false)?;
+    Ok(Segment { is_v6: false, ip_at, is_fragment, is_group, transport })
+}
+
+#[inline(always)]
+fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Segment, Verdict> {
+    let [version, _, _, _, len_high, len_low, next, _] = frame.read(ip_at).ok_or(Verdict::BadIp)?;
+    let payload_len = usize::from(u16::from_be_bytes([len_high, len_low]));
+    // A hop-by-hop header in an empty payload is a jumbogram (RFC 2675), which no XDP driver carries.
+    if version >> 4 != 6 || (payload_len == 0 && next == PROTO_HOP_BY_HOP) {
+        return Err(Verdict::BadIp);
+    }
+    let at = ip_at.wrapping_add(Ipv6Hdr::LEN);
+    if !frame.is_at_least(at.wrapping_add(payload_len)) {
+        return Err(Verdict::BadIp);
+    }
+    let source: [u8; 12] = frame.read(ip_at.wrapping_add(8)).ok_or(Verdict::BadIp)?;
+    if source == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
+        return Err(Verdict::MappedSource);
+    }
+    let (proto, body) = extensions(frame, next, Body { at, len: payload_len, is_fragment: false })?;
+    let transport = transport(frame, proto, &body, true)?;
+    Ok(Segment { is_v6: true, ip_at, is_fragment: body.is_fragment, is_group, transport })
+}
+
+/// What is left of the packet behind the headers walked so far.
+#[derive(Clone, Copy)]
+struct Body {
+    at: usize,
+    len: usize,
+    is_fragment: bool,
+}
+
+/// Walks the extension headers; returns the protocol behind them and what is left.
+#[inline(always)]
+fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u8, Body), Verdict> {
+    let (mut next, mut body) = (first, start);
+    for walked in 0..MAX_EXTENSIONS {
+        if !is_extension(next) {
+            return Ok((next, body));
+        }
+        // RFC 8200, section 4.1: hop-by-hop only directly behind the IPv6 header.
+        if next == PROTO_HOP_BY_HOP && walked != 0 {
+            return Err(Verdict::BadExtension);
+        }
+        let [following, len_byte, offset_high, offset_low] = frame.read(body.at).ok_or(Verdict::BadExtension)?;
+        let len = match next {
+            PROTO_FRAGMENT => 8,
+            // RFC 4302, section 2.2: in 32-bit words less two; the others in 64-bit words less one.
+            PROTO_AUTHENTICATION => usize::from(len_byte).wrapping_add(2).wrapping_mul(4),
+            _ => usize::from(len_byte).wrapping_add(1).wrapping_mul(8),
+        };
+        if body.len < len {
+            return Err(Verdict::BadExtension);
+        }
+        if next == PROTO_FRAGMENT {
+            let offset = u16::from_be_bytes([offset_high, offset_low]) >> 3;
+            if offset != 0 {
+                return Err(later_fragment(following, offset));
+            }
+            body.is_fragment = true;
+        }
+        body.at = body.at.wrapping_add(len);
+        body.len = body.len.wrapping_sub(len);
+        next = following;
+    }
+    if is_extension(next) {
+        return Err(Verdict::BadExtension);
+    }
+    Ok((next, body))
+}
+
+#[inline(always)]
+fn is_extension(proto: u8) -> bool {
+    matches!(
+        proto,
+        PROTO_HOP_BY_HOP | PROTO_ROUTING | PROTO_FRAGMENT | PROTO_AUTHENTICATION | PROTO_DESTINATION
+    )
+}
+
+/// Returns the verdict on a fragment at `offset`, in units of 8 bytes, that is not the first.
+#[inline(always)]
+fn later_fragment(proto: u8, offset: u16) -> Verdict {
+    // Units 1 and 2 begin at bytes 8 and 16, inside a TCP header (RFC 1858, section 4).
+    if proto == PROTO_TCP && offset < 3 {
+        return Verdict::FragmentOverlap;
+    }
+    Verdict::LaterFragment
+}
+
+#[inline(always)]
+fn transport<F: Frame + ?Sized>(frame: &F, proto: u8, body: &Body, is_v6: bool) -> Result<Transport, Verdict> {
+    match (proto, is_v6) {
+        (PROTO_TCP, _) => tcp(frame, body),
+        (PROTO_UDP, _) => udp(frame, body),
+        (PROTO_ICMP, false) => icmp(frame, body, ICMP_ECHO_REQUEST),
+        (PROTO_ICMPV6, true) => icmp(frame, body, ICMPV6_ECHO_REQUEST),
+        _ => Ok(Transport::Other),
+    }
+}
+
+#[inline(always)]
+fn tcp<F: Frame + ?Sized>(frame: &F, body: &Body) -> Result<Transport, Verdict> {
+    if body.len < TcpHdr::LEN {
+        return Err(Verdict::BadTransport);
+    }
+    let head: [u8; 14] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
+    let [s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, offset, flags] = head;
+    let header_len = usize::from(offset >> 4).wrapping_mul(4);
+    if header_len < TcpHdr::LEN || header_len > body.len {
+        return Err(Verdict::BadTransport);
+    }
+    Ok(Transport::Tcp {
+        source_port: u16::from_be_bytes([s0, s1]),
+        port: u16::from_be_bytes([d0, d1]),
+        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+        flags,
+    })
+}
+
+#[inline(always)]
+fn udp<F: Frame + ?Sized>(frame: &F, body: &Body) -> Result<Transport, Verdict> {
+    if body.len < UdpHdr::LEN {
+        return Err(Verdict::BadTransport);
+    }
+    let [s0, s1, d0, d1, len_high, len_low] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
+    let len = usize::from(u16::from_be_bytes([len_high, len_low]));
+    // The length field speaks of the whole datagram, so a first fragment holds less than it says.
+    if len < UdpHdr::LEN || (len > body.len && !body.is_fragment) {
+        return Err(Verdict::BadTransport);
+    }
+    Ok(Transport::Udp { source_port: u16::from_be_bytes([s0, s1]), port: u16::from_be_bytes([d0, d1]) })
+}
+
+#[inline(always)]
+fn icmp<F: Frame + ?Sized>(frame: &F, body: &Body, echo_request: u8) -> Result<Transport, Verdict> {
+    if body.len < ECHO_LEN {
+        return Err(Verdict::BadTransport);
+    }
+    let [kind, code, _, _, i0, i1, s0, s1] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
+    if kind != echo_request || code != 0 {
+        return Ok(Transport::Other);
+    }
+    Ok(Transport::Echo {
+        id: u16::from_be_bytes([i0, i1]),
+        sequence: u16::from_be_bytes([s0, s1]),
+        size: u16::try_from(body.len.wrapping_sub(ECHO_LEN)).unwrap_or(u16::MAX),
+    })
+}
+
+impl Segment {
+    /// Returns source and destination, IPv4 in mapped form.
+    #[inline(always)]
+    pub fn addresses<F: Frame + ?Sized>(&self, frame: &F) -> Option<(Address, Address)> {
+        if self.is_v6 {
+            return Some((
+                frame.read(self.ip_at.wrapping_add(8))?,
+                frame.read(self.ip_at.wrapping_add(24))?,
+            ));
+        }
+        Some((
+            mapped(frame.read(self.ip_at.wrapping_add(12))?),
+            mapped(frame.read(self.ip_at.wrapping_add(16))?),
+        ))
+    }
+
+    /// Returns whether the IPv4 header checksum is right; IPv6 has none.
+    ///
+    /// Only packets that concern a door pay for it: the stack drops the others all the same.
+    #[inline(always)]
+    pub fn is_checksum_right<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        if self.is_v6 {
+            return true;
+        }
+        let Some([version_ihl]) = frame.read(self.ip_at) else { return false };
+        let words = usize::from(version_ihl & 0x0f).wrapping_mul(2);
+        let mut sum = 0_u32;
+        // RFC 791, section 3.1: at most 15 words of 32 bits, checked as 30 of 16 bits.
+        for word in 0..30_usize {
+            if word >= words {
+                break;
+            }
+            let at = self.ip_at.wrapping_add(word.wrapping_mul(2));
+            let Some(bytes) = frame.read(at) else { return false };
+            sum = sum.wrapping_add(u32::from(u16::from_be_bytes(bytes)));
+        }
+        sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        sum == 0xffff
+    }
+}
+
+#[expect(clippy::as_conversions, reason = "an enum's number has no other form in a constant")]
+mod wire {
+    use network_types::{eth::EtherType, ip::IpProto};
+
+    pub(super) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+    pub(super) const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+    pub(super) const ETHERTYPE_VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+    /// The service tag of 802.1ad.
+    pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+
+    pub(super) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    pub(super) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
+    pub(super) const PROTO_TCP: u8 = IpProto::Tcp as u8;
+    pub(super) const PROTO_UDP: u8 = IpProto::Udp as u8;
+    pub(super) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
+    pub(super) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    pub(super) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
+    pub(super) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+    pub(super) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+}

@@ -1,0 +1,54 @@
+//! Events: changes of state only; what a stranger can cause at will is capped a second, with a count of the rest.
+
+use knock_common::{
+    abi::Address,
+    counter::Counter,
+    event::{Event, Kind, Via},
+};
+
+use crate::maps;
+
+/// What all events of one knock have in common.
+#[derive(Clone, Copy)]
+pub struct Scene {
+    /// The time.
+    pub now_ns: u64,
+    /// Who knocks.
+    pub source: Address,
+    /// Interface index.
+    pub interface: u32,
+}
+
+/// Tells of a step or a reset, unless the cap is reached.
+#[inline(always)]
+pub fn emit_capped(scene: &Scene, kind: Kind, door: u8, step: u8) {
+    if !maps::admit_event(scene.now_ns) {
+        maps::count(Counter::EventCapped);
+        return;
+    }
+    emit(scene, kind, door, step, 0);
+}
+
+/// Tells of a promotion or its refusal; never capped.
+#[inline(always)]
+pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
+    let via = match kind {
+        Kind::Promoted | Kind::TableFull => Via::Sequence as u8,
+        Kind::Step | Kind::Reset => 0,
+    };
+    let event = Event {
+        time_ns: scene.now_ns,
+        until_ns,
+        source: scene.source,
+        interface: scene.interface,
+        generation: maps::settings().generation(),
+        kind: kind as u8,
+        via,
+        door,
+        step,
+        _pad: 0,
+    };
+    if !maps::push_event(event) {
+        maps::count(Counter::EventLost);
+    }
+}

@@ -1,0 +1,285 @@
+//! All maps and patched constants, private to this file behind functions that copy values out.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    macros::btf_map,
+};
+use knock_common::{
+    abi::{
+        Address, Attempts, DoorRule, EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey,
+        LATER_ATTEMPTS_ENTRIES, List, MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PORTS, PortDoors, PrefixKey, Proto, Role,
+        Settings,
+    },
+    budget,
+    counter::{COUNTERS as COUNTER_ENTRIES, Counter},
+    decide::Tables,
+    event::Event,
+    machine::Change,
+};
+
+use crate::{atomic, clock};
+
+/// Read-only, patched at load.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings {
+    abi: 0,
+    generation: 0,
+    events: 0,
+    echo_role: Role(0),
+    ephemeral_first: 0,
+    ephemeral_last: 0,
+    mode: 0,
+    has_allow: 0,
+    test_clock: 0,
+    _pad: [0; 3],
+};
+
+/// Read-only, patched at load: role words of the TCP ports, then of the UDP ports.
+#[unsafe(no_mangle)]
+static PORT_ROLES: [Role; 2 * PORTS] = [Role(0); 2 * PORTS];
+
+#[btf_map]
+static DOORS: Array<DoorRule, MAX_DOORS> = Array::new();
+#[btf_map]
+static PORT_DOORS: Array<PortDoors, MAX_PORT_DOORS> = Array::new();
+#[btf_map]
+static PREFIXES: LpmTrie<PrefixKey, u32, MAX_PREFIXES> = LpmTrie::new();
+
+#[btf_map]
+static FIRST_ATTEMPTS: LruHashMap<Address, Attempts, FIRST_ATTEMPTS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static LATER_ATTEMPTS: LruHashMap<Address, Attempts, LATER_ATTEMPTS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static GRANTS: HashMap<GrantKey, Grant, GRANTS_ENTRIES> = HashMap::new();
+#[btf_map]
+static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<(), EVENTS_BYTES> = RingBuf::new();
+#[btf_map]
+static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Room that a run needs and that the 512-byte stack does not have.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Working room of one run on one CPU.
+#[repr(C)]
+pub struct Scratch {
+    /// What the knock did.
+    pub change: Change,
+    /// A record under construction.
+    pub fresh: Attempts,
+}
+
+/// The patched settings. Reads are volatile: the compiler would otherwise fold in the zeros it sees.
+#[derive(Clone, Copy)]
+pub struct LiveSettings(*const Settings);
+
+/// Returns the settings.
+#[inline(always)]
+pub fn settings() -> LiveSettings {
+    LiveSettings(&raw const SETTINGS)
+}
+
+macro_rules! setting {
+    ($name:ident, $field:ident, $kind:ty) => {
+        #[inline(always)]
+        pub fn $name(self) -> $kind {
+            // SAFETY: the pointer is to a static, its field is initialised and never written.
+            unsafe { ptr::read_volatile(&raw const (*self.0).$field) }
+        }
+    };
+}
+
+impl LiveSettings {
+    setting!(generation, generation, u32);
+    setting!(events, events, u32);
+    setting!(echo_role, echo_role, Role);
+    setting!(ephemeral_first, ephemeral_first, u16);
+    setting!(ephemeral_last, ephemeral_last, u16);
+    setting!(mode, mode, u8);
+    setting!(has_allow, has_allow, u8);
+    setting!(test_clock, test_clock, u8);
+
+    /// Returns whether the time comes from the test clock.
+    #[inline(always)]
+    pub fn is_test_clock(self) -> bool {
+        self.test_clock() != 0
+    }
+}
+
+/// Returns the time that a test has set.
+#[inline(always)]
+pub fn test_clock_ns() -> u64 {
+    let Some(clock) = TEST_CLOCK.get_ptr(0) else { return 0 };
+    // SAFETY: an array entry lives as long as the program; user space writes it as one aligned word.
+    unsafe { ptr::read_volatile(clock) }
+}
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    count_by(counter, 1);
+}
+
+/// Adds to a counter.
+#[inline(always)]
+pub fn count_by(counter: Counter, more: u64) {
+    let Some(count) = COUNTERS.get_ptr_mut(counter as u32) else { return };
+    // SAFETY: the entry is this CPU's own and XDP programs do not interrupt one another on it.
+    unsafe { *count += more }
+}
+
+/// Returns the working room of this CPU.
+#[inline(always)]
+pub fn scratch() -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(0)
+}
+
+/// Returns the record of a source that got no further than a first step.
+#[inline(always)]
+pub fn first_attempts(source: &Address) -> Option<*mut Attempts> {
+    FIRST_ATTEMPTS.get_ptr_mut(source)
+}
+
+/// Returns the record of a source that got further.
+#[inline(always)]
+pub fn later_attempts(source: &Address) -> Option<*mut Attempts> {
+    LATER_ATTEMPTS.get_ptr_mut(source)
+}
+
+/// Stores the first record of a source; fails if it has one, or with the kernel's error number.
+#[inline(always)]
+pub fn insert_first(source: &Address, record: &Attempts) -> Result<(), i32> {
+    FIRST_ATTEMPTS.insert(source, record, u64::from(BPF_NOEXIST))
+}
+
+/// Stores the record of a source that got further; fails if it has one, or with the kernel's error number.
+#[inline(always)]
+pub fn insert_later(source: &Address, record: &Attempts) -> Result<(), i32> {
+    LATER_ATTEMPTS.insert(source, record, u64::from(BPF_NOEXIST))
+}
+
+/// Forgets the first record of a source.
+#[inline(always)]
+pub fn remove_first(source: &Address) {
+    // Gone already is as good.
+    let _ = FIRST_ATTEMPTS.remove(source);
+}
+
+/// Forgets the later record of a source.
+#[inline(always)]
+pub fn remove_later(source: &Address) {
+    // Gone already is as good.
+    let _ = LATER_ATTEMPTS.remove(source);
+}
+
+/// Returns a grant, live or expired.
+#[inline(always)]
+pub fn grant(key: &GrantKey) -> Option<*mut Grant> {
+    GRANTS.get_ptr_mut(key)
+}
+
+/// Stores a grant that is not there yet.
+#[inline(always)]
+pub fn insert_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
+    GRANTS.insert(key, grant, u64::from(BPF_NOEXIST))
+}
+
+/// Takes one use from the budget of new attempts of a door.
+#[inline(always)]
+pub fn admit_attempt(door: u8, now_ns: u64, limit: u32) -> bool {
+    admit(u32::from(door), now_ns, limit)
+}
+
+/// Takes one use from the budget of events.
+#[inline(always)]
+pub fn admit_event(now_ns: u64) -> bool {
+    admit(EVENT_BUDGET, now_ns, settings().events())
+}
+
+#[inline(always)]
+fn admit(index: u32, now_ns: u64, limit: u32) -> bool {
+    let Some(word) = BUDGETS.get_ptr_mut(index) else { return false };
+    // Other CPUs take from the same word; one that loses four times in a row goes without.
+    for _ in 0..4 {
+        // SAFETY: an array entry lives as long as the program and is one aligned word.
+        let seen = unsafe { ptr::read_volatile(word) };
+        let Some(next) = budget::admit(seen, now_ns, limit) else { return false };
+        // SAFETY: as above.
+        if unsafe { atomic::compare_and_swap(word, seen, next) } {
+            return true;
+        }
+    }
+    false
+}
+
+/// Puts an event into the ring; returns whether there was room.
+#[inline(always)]
+pub fn push_event(event: Event) -> bool {
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else { return false };
+    entry.write(event);
+    entry.submit(0);
+    true
+}
+
+/// The maps, as decisions ask for them.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn role(&self, proto: Proto, port: u16) -> Role {
+        let index = match proto {
+            Proto::Tcp => usize::from(port),
+            Proto::Udp => usize::from(port) + PORTS,
+            Proto::Icmp => return settings().echo_role(),
+        };
+        let roles = (&raw const PORT_ROLES).cast::<Role>();
+        // SAFETY: `index` is below `2 * PORTS`, since `port` has 16 bits.
+        let role = unsafe { roles.add(index) };
+        // SAFETY: within the static; volatile, since the loader patches it.
+        unsafe { ptr::read_volatile(role) }
+    }
+
+    #[inline(always)]
+    fn port_doors(&self, index: u32) -> PortDoors {
+        PORT_DOORS.get(index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn door(&self, door: u8) -> Option<&DoorRule> {
+        DOORS.get(u32::from(door))
+    }
+
+    #[inline(always)]
+    fn has_allow(&self) -> bool {
+        settings().has_allow() != 0
+    }
+
+    #[inline(always)]
+    fn is_listed(&self, list: List, door: u8, address: &Address) -> bool {
+        let data = PrefixKey { list: list.number(), door, _pad: [0; 2], address: *address };
+        PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, data)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_ephemeral(&self, port: u16) -> bool {
+        settings().ephemeral_first() <= port && port <= settings().ephemeral_last()
+    }
+
+    #[inline(always)]
+    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
+        let grant = grant(&GrantKey { source: *source, door: u32::from(door) })?;
+        // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
+        Some(unsafe { ptr::read_volatile(&raw const (*grant).until_ns) })
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        clock::now_ns()
+    }
+}
