@@ -78,7 +78,7 @@ open_for = "7d"
         [
             "4: door \"winbox\": 48 bits of secret",
             "4: door \"winbox\": tcp/33333, tcp/22222, tcp/11111 is like a published example",
-            "6: door \"winbox\": `open_for` is 7days",
+            "6: door \"winbox\": `open_for` is 7d",
         ]
     );
 }

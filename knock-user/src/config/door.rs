@@ -9,6 +9,7 @@ use super::{
     Door, MAX_STEPS,
     problem::Findings,
     section::{DurationKey, Section},
+    show_duration,
     spelling::DOOR_KEYS,
 };
 use crate::{service::Service, step::Step};
@@ -21,12 +22,24 @@ const DEFAULT_ATTEMPTS: u32 = 10_000;
 const MAX_ATTEMPTS: u32 = 1_000_000;
 
 /// The shortest is what a person's tools can keep; the longest already leaves an attempt open for minutes.
-const STEP_TIMEOUT: DurationKey =
-    DurationKey { name: "step_timeout", min: Duration::from_millis(100), max: Duration::from_secs(600) };
-const TOTAL_TIMEOUT: DurationKey =
-    DurationKey { name: "total_timeout", min: Duration::from_millis(100), max: Duration::from_secs(3600) };
-const OPEN_FOR: DurationKey =
-    DurationKey { name: "open_for", min: Duration::from_secs(1), max: Duration::from_secs(365 * 24 * 3600) };
+const STEP_TIMEOUT: DurationKey = DurationKey {
+    name: "step_timeout",
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(600),
+    examples: "\"500ms\", \"5s\" or \"1m\"",
+};
+const TOTAL_TIMEOUT: DurationKey = DurationKey {
+    name: "total_timeout",
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(3600),
+    examples: "\"15s\", \"3m\" or \"1m30s\"",
+};
+const OPEN_FOR: DurationKey = DurationKey {
+    name: "open_for",
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(365 * 24 * 3600),
+    examples: "\"30s\", \"1h30m\" or \"7d\"",
+};
 
 /// A door as read, with the places of its values; None where a value is absent or wrong.
 pub(super) struct Draft {
@@ -80,7 +93,9 @@ impl Draft {
 
     fn from_section(name: Option<Spanned<String>>, section: &Section<'_, '_>, found: &mut Findings) -> Self {
         for (key, what) in [("opens", "hides nothing"), ("knock", "can never be opened")] {
-            if !section.has(key) {
+            // A door with a way of a later version has been told so, and once is enough.
+            let later = key == "knock" && (section.has("rotate") || section.has("spa"));
+            if !section.has(key) && !later {
                 let help = format!("add `{key}`, as {}", example(key));
                 found.error(section.span.clone(), format!("{}: no `{key}`: it {what}", section.title), help);
             }
@@ -164,26 +179,25 @@ fn knock(section: &Section<'_, '_>, found: &mut Findings) -> Vec<Spanned<Step>> 
 
 /// The per-step and the total timeout. A total that is not given leaves every step its whole time.
 fn timeouts(section: &Section<'_, '_>, steps: usize, found: &mut Findings) -> (Duration, Duration) {
-    let step = section.duration(&STEP_TIMEOUT, found);
-    let step_given = section.has("step_timeout");
-    let step_time = step.map_or(DEFAULT_STEP_TIMEOUT, Spanned::into_inner);
-    let Some(total) = section.duration(&TOTAL_TIMEOUT, found) else {
-        if !step_given {
+    let given = section.has(STEP_TIMEOUT.name);
+    let step = section.duration(&STEP_TIMEOUT, found).map(Spanned::into_inner);
+    let total = section.duration(&TOTAL_TIMEOUT, found);
+    let step_time = step.unwrap_or(DEFAULT_STEP_TIMEOUT);
+    let Some(total) = total else {
+        if !given {
             return (step_time, DEFAULT_TOTAL_TIMEOUT);
         }
         let all = step_time.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         return (step_time, all.clamp(DEFAULT_TOTAL_TIMEOUT, TOTAL_TIMEOUT.max));
     };
-    let step_shown = humantime::format_duration(step_time);
-    if *total.get_ref() < step_time {
-        let shown = humantime::format_duration(*total.get_ref());
-        let origin = if step_given { "" } else { ", its default" };
+    let step_is_known = !given || step.is_some();
+    if step_is_known && *total.get_ref() < step_time {
+        let shown = show_duration(*total.get_ref());
+        let origin = if given { "" } else { ", its default" };
         let message = format!("{}: `total_timeout` is {shown}, less than one step may take", section.title);
-        found.error(
-            total.span(),
-            message,
-            format!("it must be at least `step_timeout`, which is {step_shown}{origin}"),
-        );
+        let help =
+            format!("it must be at least `step_timeout`, which is {}{origin}", show_duration(step_time));
+        found.error(total.span(), message, help);
     }
     (step_time, total.into_inner())
 }

@@ -9,7 +9,7 @@ use super::{
     door::Draft,
     problem::Findings,
     rules::{neighbours, shown},
-    secret, xdp,
+    secret, show_duration, xdp,
 };
 use crate::{service::Service, step::Step};
 
@@ -79,7 +79,7 @@ fn order(door: &Draft, found: &mut Findings) {
 
 fn published(door: &Draft, found: &mut Findings) {
     let ports: Vec<u16> = door.knock.iter().filter_map(|step| port(*step.get_ref())).collect();
-    let round = ROUND.iter().any(|unit| ports.iter().all(|port| port % unit == 0));
+    let round = ROUND.iter().any(|unit| ports.iter().all(|port| port.is_multiple_of(*unit)));
     if ports.len() < 2 || ports.len() != door.knock.len() || !round {
         return;
     }
@@ -103,7 +103,7 @@ fn bare_echo_first(door: &Draft, found: &mut Findings) {
 
 fn well_known(door: &Draft, step: &Spanned<Step>, found: &mut Findings) {
     let Some(port) = port(*step.get_ref()) else { return };
-    if port >= 1024 && SCANNED_FIRST.binary_search(&port).is_err() {
+    if !is_well_known(port) {
         return;
     }
     let message = format!("{}: step \"{}\" is a well-known port", door.title, step.get_ref());
@@ -145,7 +145,7 @@ fn repeated(door: &Draft, earlier: &[Spanned<Step>], step: &Spanned<Step>, found
 
 fn long_grant(door: &Draft, found: &mut Findings) {
     let Some(open_for) = door.open_for.as_ref().filter(|time| *time.get_ref() > DAY) else { return };
-    let shown = humantime::format_duration(*open_for.get_ref());
+    let shown = show_duration(*open_for.get_ref());
     let message = format!("{}: `open_for` is {shown}", door.title);
     let help =
         "everybody behind that address is in for that long: a session that began in time lives on anyway";
@@ -165,9 +165,30 @@ fn lock_out(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
     found.warning(xdp.mode_span.clone(), message, help);
 }
 
-fn port(step: Step) -> Option<u16> {
+/// Whether scanners try this port early: below 1024, or carrying a common service.
+pub(super) fn is_well_known(port: u16) -> bool {
+    port < 1024 || SCANNED_FIRST.binary_search(&port).is_ok()
+}
+
+/// Whether the port is one that manuals choose for their examples.
+pub(super) fn is_round(port: u16) -> bool {
+    ROUND.iter().any(|unit| port.is_multiple_of(*unit))
+}
+
+/// The port of a step that has one.
+pub(super) fn port(step: Step) -> Option<u16> {
     match step {
         Step::Tcp(port) | Step::Udp(port) => Some(port.get()),
         Step::Icmp { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_ports_is_in_order() {
+        assert!(SCANNED_FIRST.is_sorted(), "a binary search needs it");
     }
 }

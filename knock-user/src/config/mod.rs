@@ -1,7 +1,11 @@
 //! The configuration: its model, and reading it from TOML with every problem shown at its place.
 
+pub mod check;
 mod door;
+mod duration;
+pub mod init;
 mod lint;
+mod listeners;
 mod prefix;
 mod problem;
 mod rules;
@@ -18,11 +22,12 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use self::{problem::Findings, section::Section};
 pub use self::{
+    duration::show_duration,
     problem::{ConfigError, Problem, Warning},
     secret::bits,
 };
+use self::{problem::Findings, section::Section};
 use crate::{service::Service, step::Step};
 
 /// More doors than this are refused; the kernel's tables are built for it.
@@ -191,10 +196,17 @@ fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), Conf
 
 fn document<'d>(text: &'d str, found: &mut Findings) -> Option<Spanned<DeTable<'d>>> {
     let (document, errors) = DeTable::parse_recoverable(text);
+    let mut told = None;
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        let value = text.get(span.clone()).unwrap_or_default();
-        let message = format!("not TOML: {} at `{}`", error.message(), value.escape_debug());
+        let line = found.line_of(&span);
+        // One missing bracket makes the rest of its line wrong too: the first word about a line is the true one.
+        if told.replace(line) == Some(line) {
+            continue;
+        }
+        let value = text.get(span.clone()).filter(|value| !value.is_empty());
+        let shown = value.or_else(|| text.lines().nth(line - 1)).unwrap_or_default().trim();
+        let message = format!("not TOML: {}: {shown}", error.message());
         found.error(
             span,
             message,

@@ -71,6 +71,10 @@ impl Problem {
 
     /// The coloured form for a terminal, with the line of the file and a mark under the value.
     pub fn pretty(&self) -> String {
+        // Without a place there is no snippet, which is where the file's name would stand.
+        if self.place.is_none() {
+            return format!("{}\n", self.plain());
+        }
         let mut shown = String::new();
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode());
         match handler.render_report(&mut shown, self) {
@@ -224,8 +228,22 @@ impl Findings {
         help: String,
     ) -> Problem {
         let place = span.map(|span| Place::new(self.source.inner(), span));
+        let (message, help) = (one_line(&message), one_line(&help));
         Problem { source: Arc::clone(&self.source), place, severity, message, help }
     }
+}
+
+/// Values of the file are part of messages; what they hold must not move a terminal's cursor.
+fn one_line(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 fn order(problem: &Problem) -> Option<(usize, usize)> {

@@ -10,7 +10,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{problem::Findings, spelling};
+use super::{problem::Findings, show_duration, spelling};
 
 /// One table, with the words its errors use for it.
 pub(super) struct Section<'t, 'd> {
@@ -21,11 +21,12 @@ pub(super) struct Section<'t, 'd> {
     table: &'t DeTable<'d>,
 }
 
-/// A duration key: its limits, and an example for the help.
+/// A duration key: its limits, and examples within them for the help.
 pub(super) struct DurationKey {
     pub(super) name: &'static str,
     pub(super) min: Duration,
     pub(super) max: Duration,
+    pub(super) examples: &'static str,
 }
 
 impl<'t, 'd> Section<'t, 'd> {
@@ -100,11 +101,8 @@ impl<'t, 'd> Section<'t, 'd> {
 
     pub(super) fn duration(&self, key: &DurationKey, found: &mut Findings) -> Option<Spanned<Duration>> {
         let name = key.name;
-        let limits = format!(
-            "a duration from {} to {}, as \"500ms\", \"5s\", \"1m\", \"1h30m\" or \"7d\"",
-            humantime::format_duration(key.min),
-            humantime::format_duration(key.max)
-        );
+        let (min, max) = (show_duration(key.min), show_duration(key.max));
+        let limits = format!("a duration from {min} to {max}, as {}", key.examples);
         let value = self.value(name)?;
         let DeValue::String(text) = value.get_ref() else {
             self.wrong_type(name, value, &limits, found);
@@ -140,12 +138,10 @@ impl<'t, 'd> Section<'t, 'd> {
             return None;
         };
         if items.is_empty() {
+            let required = matches!(key, "opens" | "knock");
+            let or_not = if required { "" } else { ", or leave the key out: an empty list never means all" };
             let message = format!("{}: `{key}` is [], an empty list", self.title);
-            found.error(
-                value.span(),
-                message,
-                format!("an empty list never means all: list {kind}, or leave the key out"),
-            );
+            found.error(value.span(), message, format!("list {kind}{or_not}"));
             return None;
         }
         let read: Vec<_> = items.iter().map(|item| self.item(key, kind, item, &parse, found)).collect();
