@@ -1,0 +1,203 @@
+//! The verb `check`: is this file a configuration, and is it a good one?
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use serde_json::{Value, json};
+
+use super::{Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, show_duration};
+
+/// Validates a configuration and tells what is doubtful about it; needs no root.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The configuration to check
+    pub file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The configuration can be used.
+    Good,
+    /// It has errors, or with `--strict` warnings.
+    Bad,
+    /// The file could not be read.
+    Unreadable,
+}
+
+impl Outcome {
+    /// The exit status: 0 good, 78 bad configuration (`EX_CONFIG` of sysexits.h), 1 anything else.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 78,
+            Self::Unreadable => 1,
+        }
+    }
+}
+
+/// Checks the file: the report on standard output, errors on standard error.
+///
+/// # Errors
+/// When the report cannot be written.
+pub fn run(args: &Args) -> io::Result<Outcome> {
+    report(
+        args,
+        &Listeners::of_this_machine(),
+        &mut anstream::stdout().lock(),
+        &mut anstream::stderr().lock(),
+    )
+}
+
+fn report(
+    args: &Args,
+    listeners: &Listeners,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Outcome> {
+    let file = args.file.display().to_string();
+    let (config, warnings) = match Config::read(&args.file) {
+        Ok(read) => read,
+        Err(error) => return refused(args, &file, &error, out, err),
+    };
+    let taken = taken_steps(&config, listeners);
+    let count = warnings.len() + taken.len();
+    let good = !args.strict || count == 0;
+    if args.json {
+        let warnings: Vec<Value> =
+            warnings.iter().map(Problem::to_json).chain(taken.iter().map(|text| note(&file, text))).collect();
+        let doors: Vec<Value> = config.doors.iter().map(door_json).collect();
+        let facts = json!({ "v": 1, "file": file, "ok": good, "mode": mode(&config), "doors": doors,
+            "warnings": warnings, "errors": [] });
+        writeln!(out, "{facts}")?;
+    } else {
+        summary(&config, out)?;
+        print_warnings(&file, &warnings, &taken, out)?;
+        writeln!(out, "{}", verdict(&file, good, count))?;
+    }
+    Ok(if good { Outcome::Good } else { Outcome::Bad })
+}
+
+fn refused(
+    args: &Args,
+    file: &str,
+    error: &ReadError,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Outcome> {
+    let (outcome, errors, text) = match error {
+        ReadError::Io { .. } => {
+            (Outcome::Unreadable, vec![note(file, &error.to_string())], error.to_string())
+        }
+        ReadError::Bad(bad) => {
+            let errors = bad.problems().iter().map(Problem::to_json).collect();
+            (Outcome::Bad, errors, bad.for_stderr())
+        }
+    };
+    if args.json {
+        let facts =
+            json!({ "v": 1, "file": file, "ok": false, "doors": [], "warnings": [], "errors": errors });
+        writeln!(out, "{facts}")?;
+        return Ok(outcome);
+    }
+    writeln!(err, "{}", text.trim_end())?;
+    if outcome == Outcome::Bad {
+        let plural = if errors.len() == 1 { "" } else { "s" };
+        writeln!(err, "{file}: {} error{plural}: not usable", errors.len())?;
+    }
+    Ok(outcome)
+}
+
+/// One sentence for each step that something on this machine listens for.
+fn taken_steps(config: &Config, listeners: &Listeners) -> Vec<String> {
+    let steps = config.doors.iter().flat_map(|door| door.knock.iter().map(move |step| (door, *step)));
+    let taken = steps.filter(|(_, step)| listeners.take(*step));
+    let sentence = |(door, step): (&Door, _)| {
+        format!(
+            "door \"{}\": something on this machine listens on step \"{step}\", so a scan can tell it from a \
+             closed port; choose another, or stop the listener",
+            door.name
+        )
+    };
+    taken.map(sentence).collect()
+}
+
+fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    let interfaces = match &config.interfaces[..] {
+        [] => "to be named with --iface".to_owned(),
+        names => names.join(", "),
+    };
+    writeln!(out, "mode {}, interfaces {interfaces}", mode(config))?;
+    let width = config.doors.iter().map(|door| door.name.len()).max().unwrap_or(0);
+    for door in &config.doors {
+        let opens: Vec<String> = door.opens.iter().map(ToString::to_string).collect();
+        let steps = door.knock.len();
+        writeln!(
+            out,
+            "door {:width$}  opens {} for {}; {steps} step{}, {:.0} bits of secret; {} a step, {} in all",
+            door.name,
+            opens.join(", "),
+            show_duration(door.open_for),
+            if steps == 1 { "" } else { "s" },
+            bits(&door.knock),
+            show_duration(door.step_timeout),
+            show_duration(door.total_timeout),
+        )?;
+    }
+    Ok(())
+}
+
+fn print_warnings(
+    file: &str,
+    warnings: &[Warning],
+    taken: &[String],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(out, "{}", warning.plain())?;
+    }
+    for text in taken {
+        writeln!(out, "{file}: warning: {text}")?;
+    }
+    Ok(())
+}
+
+fn verdict(file: &str, good: bool, warnings: usize) -> String {
+    let counted = match warnings {
+        0 => "no warnings".to_owned(),
+        1 => "1 warning".to_owned(),
+        many => format!("{many} warnings"),
+    };
+    if good { format!("{file}: good, {counted}") } else { format!("{file}: {counted}, refused by --strict") }
+}
+
+/// A fact about the file as a whole, in the form of a problem.
+fn note(file: &str, message: &str) -> Value {
+    json!({ "file": file, "line": null, "column": null, "message": message, "help": "" })
+}
+
+fn door_json(door: &Door) -> Value {
+    let opens: Vec<String> = door.opens.iter().map(ToString::to_string).collect();
+    json!({
+        "name": door.name, "opens": opens, "steps": door.knock.len(),
+        "secret_bits": (bits(&door.knock) * 10.0).round() / 10.0,
+        "step_timeout_s": door.step_timeout.as_secs_f64(),
+        "total_timeout_s": door.total_timeout.as_secs_f64(),
+        "open_for_s": door.open_for.as_secs_f64(),
+    })
+}
+
+fn mode(config: &Config) -> &'static str {
+    match config.mode {
+        Mode::Observe => "observe",
+        Mode::Guard => "guard",
+    }
+}

@@ -1,0 +1,232 @@
+//! The configuration: its model, and reading it from TOML with every problem shown at its place.
+
+pub mod check;
+mod door;
+mod duration;
+pub mod init;
+mod lint;
+mod listeners;
+mod prefix;
+mod problem;
+mod rules;
+mod secret;
+mod section;
+mod spelling;
+mod xdp;
+
+use std::{fmt, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, time::Duration};
+
+use ipnet::IpNet;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+pub use self::{
+    duration::show_duration,
+    problem::{ConfigError, Problem, Warning},
+    secret::bits,
+};
+use self::{problem::Findings, section::Section};
+use crate::{service::Service, step::Step};
+
+/// More doors than this are refused; the kernel's tables are built for it.
+pub const MAX_DOORS: usize = 64;
+/// More steps in one sequence are refused.
+pub const MAX_STEPS: usize = 16;
+/// More prefixes in `allow`, `from` and `to` together are refused.
+pub const MAX_PREFIXES: usize = 4096;
+/// More doors that begin with the same step are refused: the kernel follows this many attempts of a source.
+pub const MAX_SAME_FIRST_STEP: usize = 8;
+
+/// A larger file is no configuration; the limit keeps `/dev/zero` from being read for ever.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// One whole configuration that passed every rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Interfaces to guard; empty when the command line names them.
+    pub interfaces: Vec<String>,
+    /// What happens to a packet for a hidden service.
+    pub mode: Mode,
+    /// How a hidden service looks from outside.
+    pub hide_as: HideAs,
+    /// Sources that are never judged.
+    pub allow: Vec<IpNet>,
+    /// Services open to everybody: never a wrong knock.
+    pub public: Vec<Service>,
+    /// The doors, in the order of the file.
+    pub doors: Vec<Door>,
+}
+
+/// What happens to packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Judges, counts and reports; drops nothing.
+    #[default]
+    Observe,
+    /// Drops what is addressed to a hidden service, unless a grant or a live session lets it in.
+    Guard,
+}
+
+/// How a hidden service looks to a stranger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HideAs {
+    /// No answer at all.
+    #[default]
+    Filtered,
+}
+
+/// A named set of hidden services, the way to open it, and for how long.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Unique, 1 to 31 characters of `a-z`, `0-9`, `-` and `_`.
+    pub name: String,
+    /// What it hides from strangers and opens to those who knock; never empty.
+    pub opens: Vec<Service>,
+    /// The sequence, in order; never empty.
+    pub knock: Vec<Step>,
+    /// Longest time between two steps.
+    pub step_timeout: Duration,
+    /// Longest time from the first step to the last.
+    pub total_timeout: Duration,
+    /// How long a grant lasts.
+    pub open_for: Duration,
+    /// Sources that may use this door; empty means any.
+    pub from: Vec<IpNet>,
+    /// Destinations at which this door may be knocked; empty means any.
+    pub to: Vec<IpNet>,
+    /// How many new attempts a second the kernel records, over all sources.
+    pub new_attempts_per_s: u32,
+}
+
+impl fmt::Debug for Door {
+    /// Leaves the sequence out: it is a secret, and debug output ends up in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door")
+            .field("name", &self.name)
+            .field("opens", &self.opens)
+            .field("knock", &format_args!("<{} steps>", self.knock.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a configuration file is not in use.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It could not be read at all.
+    #[error(
+        "cannot read the configuration {path}: {source}; name another file, or write one with `xdp-knock init`"
+    )]
+    Io {
+        /// The file, as named by the caller.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It was read, and is wrong.
+    #[error(transparent)]
+    Bad(#[from] ConfigError),
+}
+
+impl Config {
+    /// Reads a configuration from its text; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Every problem of the text at once, each with its place.
+    pub fn parse(name: &str, text: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let found = Findings::new(name, text);
+        parse(text, found)
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, may be changed by everybody, or has problems.
+    pub fn read(path: &Path) -> Result<(Self, Vec<Warning>), ReadError> {
+        let name = path.display().to_string();
+        let (bytes, mode) = contents(path).map_err(|source| ReadError::Io { path: name.clone(), source })?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut found = Findings::new(&name, &text);
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            found.file_error("larger than 1 MiB", "a configuration is a short text: name the right file");
+            return Err(found.into_error().into());
+        }
+        if let Err(error) = std::str::from_utf8(&bytes) {
+            let at = error.valid_up_to();
+            found.error(at..at + 1, "a byte that is not UTF-8", "save the file as UTF-8 text");
+        }
+        permissions(mode, &name, &mut found);
+        Ok(parse(&text, found)?)
+    }
+}
+
+/// The file's bytes, one more than allowed at most, and its permission bits.
+fn contents(path: &Path) -> std::io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    // Asked of the open file, not of the path: what is judged is what is read.
+    let mode = file.metadata()?.mode();
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
+}
+
+fn permissions(mode: u32, name: &str, found: &mut Findings) {
+    let shown = format!("{:04o}", mode & 0o7777);
+    if mode & 0o002 != 0 {
+        let message = format!("mode {shown} lets every user of this machine change the doors");
+        found.file_error(message, format!("run: chmod 600 {name}"));
+    } else if mode & 0o004 != 0 {
+        let message = format!("mode {shown} lets every user of this machine read the sequences");
+        found.file_warning(message, format!("run: chmod 600 {name}"));
+    }
+}
+
+fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), ConfigError> {
+    let Some(document) = document(text, &mut found) else { return Err(found.into_error()) };
+    let root = Section::new("this file".to_owned(), 0..0, document.get_ref());
+    root.refuse_unknown(spelling::ROOT_KEYS, &mut found);
+    let xdp = xdp::Draft::read(&root, &mut found);
+    let doors = door::Draft::read_all(&root, &mut found);
+    rules::judge(&xdp, &doors, &mut found);
+    lint::judge(&xdp, &doors, &mut found);
+    let config = xdp.config(doors.into_iter().map(door::Draft::door).collect());
+    found.verdict(config)
+}
+
+fn document<'d>(text: &'d str, found: &mut Findings) -> Option<Spanned<DeTable<'d>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut told = None;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let line = found.line_of(&span);
+        // One missing bracket makes the rest of its line wrong too: the first word about a line is the true one.
+        if told.replace(line) == Some(line) {
+            continue;
+        }
+        let value = text.get(span.clone()).filter(|value| !value.is_empty());
+        let shown = value.or_else(|| text.lines().nth(line - 1)).unwrap_or_default().trim();
+        let message = format!("not TOML: {}: {shown}", error.message());
+        found.error(
+            span,
+            message,
+            "a line is [table], [[table]] or key = value; texts stand in double quotes",
+        );
+    }
+    // A tree with holes in it would be blamed for keys that are there, on the broken line.
+    (!found.has_errors()).then_some(document)
+}
+
+/// The table at `key`, when it is one.
+fn table<'t, 'd>(
+    root: &Section<'t, 'd>,
+    key: &str,
+    found: &mut Findings,
+) -> Option<(&'t Spanned<DeValue<'d>>, &'t DeTable<'d>)> {
+    let value = root.value(key)?;
+    let DeValue::Table(table) = value.get_ref() else {
+        found.error(value.span(), format!("`{key}` is not a table"), format!("write it as [{key}]"));
+        return None;
+    };
+    Some((value, table))
+}

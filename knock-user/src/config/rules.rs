@@ -1,0 +1,202 @@
+//! Rules that span several values, doors or tables. Breaking one is an error.
+
+use std::{collections::HashMap, ops::Range};
+
+use toml::Spanned;
+
+use super::{MAX_DOORS, MAX_PREFIXES, MAX_SAME_FIRST_STEP, door::Draft, problem::Findings, secret, xdp};
+use crate::{service::Service, step::Step};
+
+pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    door_count(doors, found);
+    prefix_count(xdp, doors, found);
+    names(doors, found);
+    first_steps(doors, found);
+    sequences_apart(doors, found);
+    public_and_hidden(xdp, doors, found);
+    for door in doors {
+        doubled_steps(door, found);
+        scan_order(door, found);
+        strength(door, found);
+        steps_in_services(door, xdp, doors, found);
+    }
+}
+
+fn door_count(doors: &[Draft], found: &mut Findings) {
+    let Some(door) = doors.get(MAX_DOORS) else { return };
+    let message = format!("{}: {} doors are too many", door.title, doors.len());
+    found.error(door.span.clone(), message, format!("a configuration has 1 to {MAX_DOORS} doors"));
+}
+
+fn prefix_count(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    let all: Vec<_> =
+        xdp.allow.iter().chain(doors.iter().flat_map(|door| door.from.iter().chain(&door.to))).collect();
+    let Some(first_too_many) = all.get(MAX_PREFIXES) else { return };
+    let message = format!("{} prefixes in `allow`, `from` and `to` together are too many", all.len());
+    found.error(first_too_many.span(), message, format!("at most {MAX_PREFIXES}: merge neighbouring ones"));
+}
+
+fn names(doors: &[Draft], found: &mut Findings) {
+    let mut seen: HashMap<&str, Range<usize>> = HashMap::new();
+    for name in doors.iter().filter_map(|door| door.name.as_ref()) {
+        let Some(first) = seen.get(name.get_ref().as_str()) else {
+            seen.insert(name.get_ref(), name.span());
+            continue;
+        };
+        let message = format!("a second door has the name \"{}\"", name.get_ref());
+        let line = found.line_of(first);
+        found.error(
+            name.span(),
+            message,
+            format!("the first stands on line {line}: each name must be unique"),
+        );
+    }
+}
+
+fn first_steps(doors: &[Draft], found: &mut Findings) {
+    let mut users: HashMap<Step, usize> = HashMap::new();
+    for (door, step) in doors.iter().filter_map(|door| door.knock.first().map(|step| (door, step))) {
+        let count = users.entry(*step.get_ref()).or_default();
+        *count += 1;
+        if *count == MAX_SAME_FIRST_STEP + 1 {
+            let message = format!(
+                "{}: \"{}\" is the first step of more than {MAX_SAME_FIRST_STEP} doors",
+                door.title,
+                step.get_ref()
+            );
+            let help =
+                format!("at most {MAX_SAME_FIRST_STEP} doors may begin with the same step: choose another");
+            found.error(step.span(), message, help);
+        }
+    }
+}
+
+/// Whoever knows the longer of two such sequences would open both doors.
+fn sequences_apart(doors: &[Draft], found: &mut Findings) {
+    for (i, door) in doors.iter().enumerate().filter(|(_, door)| !door.knock.is_empty()) {
+        let earlier = doors[..i].iter().filter(|other| !other.knock.is_empty());
+        let Some(other) = earlier.into_iter().find(|other| one_begins_the_other(&door.knock, &other.knock))
+        else {
+            continue;
+        };
+        let relation = match door.knock.len().cmp(&other.knock.len()) {
+            std::cmp::Ordering::Less => "is the beginning of",
+            std::cmp::Ordering::Equal => "is the same as",
+            std::cmp::Ordering::Greater => "begins with",
+        };
+        let message =
+            format!("{}: the sequence {} {relation} that of {}", door.title, shown(&door.knock), other.title);
+        let help = format!(
+            "one must not open both: change a step that both have (line {} and this one)",
+            found.line_of(&other.knock_span)
+        );
+        found.error(door.knock_span.clone(), message, help);
+    }
+}
+
+fn one_begins_the_other(a: &[Spanned<Step>], b: &[Spanned<Step>]) -> bool {
+    a.iter().zip(b).all(|(a, b)| one_packet_can_be_both(*a.get_ref(), *b.get_ref()))
+}
+
+/// Equal steps, or echo steps whose conditions do not exclude each other.
+fn one_packet_can_be_both(a: Step, b: Step) -> bool {
+    let (Step::Icmp { size: size_a, id: id_a }, Step::Icmp { size: size_b, id: id_b }) = (a, b) else {
+        return a == b;
+    };
+    let meet = |a: Option<u16>, b: Option<u16>| a.is_none() || b.is_none() || a == b;
+    meet(size_a, size_b) && meet(id_a, id_b)
+}
+
+fn public_and_hidden(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    for public in &xdp.public {
+        let hidden = doors.iter().flat_map(|door| door.opens.iter().map(move |service| (door, service)));
+        for (door, service) in hidden.filter(|(_, service)| service.get_ref().overlaps(public.get_ref())) {
+            let message = format!("[xdp]: public \"{}\" is hidden by {}", public.get_ref(), door.title);
+            let line = found.line_of(&service.span());
+            let help = format!(
+                "a service is public or behind a door: take it out of `public`, or \"{}\" out of `opens` on line {line}",
+                service.get_ref()
+            );
+            found.error(public.span(), message, help);
+        }
+    }
+}
+
+/// A duplicate of a UDP or ICMP packet on the way cannot be told from a second knock; a TCP SYN can.
+fn doubled_steps(door: &Draft, found: &mut Findings) {
+    for pair in door.knock.windows(2) {
+        let [first, second] = [pair[0].get_ref(), pair[1].get_ref()];
+        if first == second && !matches!(first, Step::Tcp(_)) {
+            let message = format!("{}: \"{second}\" stands twice in a row", door.title);
+            let help = "the network may double a UDP or ICMP packet, which would count as both: \
+                        put another step between, or use TCP";
+            found.error(pair[1].span(), message, help);
+        }
+    }
+}
+
+/// A wrong port resets an attempt, so a scan gets through only where nothing lies between two steps.
+fn scan_order(door: &Draft, found: &mut Findings) {
+    if door.knock.len() < 2 || !door.knock.windows(2).all(|pair| neighbours(&pair[0], &pair[1])) {
+        return;
+    }
+    let message = format!("{}: a port scan opens it: {} are neighbours", door.title, shown(&door.knock));
+    let help = "at least two steps in a row must be more than one port apart, or differ in protocol";
+    found.error(door.knock_span.clone(), message, help);
+}
+
+/// Whether a scan of one protocol meets one port right after the other.
+pub(super) fn neighbours(a: &Spanned<Step>, b: &Spanned<Step>) -> bool {
+    match (a.get_ref(), b.get_ref()) {
+        (Step::Tcp(a), Step::Tcp(b)) | (Step::Udp(a), Step::Udp(b)) => a.get().abs_diff(b.get()) == 1,
+        (Step::Tcp(_) | Step::Udp(_) | Step::Icmp { .. }, _) => false,
+    }
+}
+
+fn strength(door: &Draft, found: &mut Findings) {
+    let steps: Vec<Step> = door.knock.iter().map(|step| *step.get_ref()).collect();
+    let bits = secret::bits(&steps);
+    if steps.is_empty() || bits >= secret::REFUSE_BELOW || door.allow_weak {
+        return;
+    }
+    let message = format!(
+        "{}: the sequence {} has {bits:.0} bits of secret, which can be guessed",
+        door.title,
+        shown(&door.knock)
+    );
+    let help = format!(
+        "it must have {} or more: a port, an echo size and an echo id count 16 each; or say allow_weak = true",
+        secret::REFUSE_BELOW
+    );
+    found.error(door.knock_span.clone(), message, help);
+}
+
+/// A knock to a hidden or public service is not a knock: it is dropped, or somebody's ordinary traffic.
+fn steps_in_services(door: &Draft, xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    for step in &door.knock {
+        let takes = |service: &&Spanned<Service>| service.get_ref().takes(*step.get_ref());
+        let hidden = doors.iter().find_map(|other| Some((&other.title, other.opens.iter().find(takes)?)));
+        if let Some((other, service)) = hidden {
+            let message = format!(
+                "{}: step \"{}\" is in \"{}\", which {other} hides",
+                door.title,
+                step.get_ref(),
+                service.get_ref()
+            );
+            found.error(step.span(), message, "a step must lie outside every hidden service: choose another");
+        }
+        let echo = matches!(step.get_ref(), Step::Icmp { .. });
+        let public = xdp.public.iter().find(takes).filter(|_| !echo);
+        if let Some(service) = public {
+            let message =
+                format!("{}: step \"{}\" is in public \"{}\"", door.title, step.get_ref(), service.get_ref());
+            found.error(step.span(), message, "what is public is never a knock: choose another port");
+        }
+    }
+}
+
+/// The steps as text, for messages.
+pub(super) fn shown(steps: &[Spanned<Step>]) -> String {
+    let texts: Vec<String> = steps.iter().map(|step| step.get_ref().to_string()).collect();
+    texts.join(", ")
+}

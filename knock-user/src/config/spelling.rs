@@ -1,0 +1,88 @@
+//! What to say about a key that is not known: the nearest one, the table it belongs to, or the version.
+
+/// Keys of the `[xdp]` table.
+pub(super) const XDP_KEYS: &[&str] = &["interfaces", "mode", "hide_as", "allow", "public"];
+/// Keys of a `[[door]]` table.
+pub(super) const DOOR_KEYS: &[&str] = &[
+    "name",
+    "opens",
+    "knock",
+    "step_timeout",
+    "total_timeout",
+    "open_for",
+    "from",
+    "to",
+    "new_attempts_per_s",
+    "allow_weak",
+];
+/// Keys outside any table.
+pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door"];
+
+/// Farther than this a suggestion is a guess.
+const NEAR: usize = 2;
+
+/// What to use instead of a key that only a later version knows.
+pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
+    match key {
+        "rotate" => Some("rotating sequences come later: give the door a fixed sequence with `knock`"),
+        "spa" => Some("single packet authorization comes later: give the door a sequence with `knock`"),
+        "key" => Some("keys belong to single packet authorization, which comes later: use `knock` in a door"),
+        "hooks" => Some("hooks come later: follow `xdp-knock events --json` and act on its lines"),
+        "metrics" => Some("the metrics listener comes later: read `xdp-knock status --json`"),
+        "state" => Some("table sizes are fixed for now: leave the table out"),
+        "sessions" => Some("live sessions are always kept in this version: leave the key out"),
+        _ => None,
+    }
+}
+
+/// The help for an unknown key of a table that has the keys `known`.
+pub(super) fn advice(key: &str, known: &[&str]) -> String {
+    let all = format!("the keys here are {}", known.join(", "));
+    if let Some(near) = nearest(key, known) {
+        return format!("did you mean `{near}`? {all}");
+    }
+    if XDP_KEYS.contains(&key) {
+        return format!("`{key}` belongs in [xdp]; {all}");
+    }
+    if DOOR_KEYS.contains(&key) {
+        return format!("`{key}` belongs in a [[door]]; {all}");
+    }
+    all
+}
+
+/// The nearest of `known`, when it is near enough to be meant.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    // A long word cannot be a slip of a short key, and the table below would grow with its length.
+    let candidates = known.iter().filter(|key| key.len().abs_diff(word.len()) <= NEAR);
+    let (far, key) = candidates.map(|key| (distance(word, key), *key)).min()?;
+    (far <= NEAR && far < key.len()).then_some(key)
+}
+
+/// Insertions, deletions and changes of one character that lead from `a` to `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.chars().enumerate() {
+            let change = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_hand_finds_the_key() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(nearest("open", DOOR_KEYS), Some("opens"));
+        assert_eq!(nearest("step_timout", DOOR_KEYS), Some("step_timeout"));
+        assert_eq!(nearest("colour", DOOR_KEYS), None);
+        assert_eq!(nearest("t", DOOR_KEYS), Some("to"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Configurations that must be taken, with what they mean and what they warn about.
+
+use std::time::Duration;
+
+use knock_user::config::{Config, HideAs, Mode, Warning};
+use knock_user::service::Service;
+
+fn parse(text: &str) -> (Config, Vec<Warning>) {
+    Config::parse("good.toml", text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn warned(warnings: &[Warning]) -> Vec<String> {
+    warnings.iter().map(|warning| format!("{}: {}", warning.line().unwrap_or(0), warning.message())).collect()
+}
+
+#[test]
+fn the_example_of_the_manual_means_what_it_says() {
+    let (config, warnings) = parse(
+        r#"
+[xdp]
+interfaces = ["eth0"]
+mode = "guard"
+hide_as = "filtered"
+allow = ["192.0.2.0/24"]
+public = ["tcp/80", "tcp/443", "icmp/echo"]
+
+[[door]]
+name = "ssh"
+opens = ["tcp/22"]
+knock = ["tcp/33817", "udp/9032", "icmp/echo?size=172", "tcp/51240"]
+step_timeout = "5s"
+total_timeout = "15s"
+open_for = "30s"
+from = ["0.0.0.0/0", "::/0"]
+
+[[door]]
+name = "admin"
+opens = ["tcp/8443", "tcp/9100-9110", "udp/51820"]
+knock = ["12017:tcp", "udp/3044", "icmp/echo?size=80&id=4711"]
+to = ["198.51.100.7/32"]
+new_attempts_per_s = 50
+"#,
+    );
+
+    assert_eq!(warned(&warnings), Vec::<String>::new());
+    assert_eq!(config.interfaces, ["eth0"]);
+    assert_eq!((config.mode, config.hide_as), (Mode::Guard, HideAs::Filtered));
+    assert_eq!(config.public, [Service::Tcp(80..=80), Service::Tcp(443..=443), Service::IcmpEcho]);
+    let [ssh, admin] = &config.doors[..] else { panic!("{config:?}") };
+    let steps: Vec<_> = ssh.knock.iter().map(ToString::to_string).collect();
+    assert_eq!(steps, ["tcp/33817", "udp/9032", "icmp/echo?size=172", "tcp/51240"]);
+    assert_eq!((ssh.from.len(), ssh.to.len(), ssh.new_attempts_per_s), (2, 0, 10_000));
+    assert_eq!((admin.from.len(), admin.to.len(), admin.new_attempts_per_s), (0, 1, 50));
+    assert_eq!(admin.step_timeout, Duration::from_secs(5));
+    assert_eq!(admin.total_timeout, Duration::from_secs(15));
+    assert_eq!(admin.open_for, Duration::from_secs(30));
+}
+
+#[test]
+fn the_router_recipe_is_taken_with_warnings() {
+    let (config, warnings) = parse(
+        r#"[[door]]
+name = "winbox"
+opens = ["tcp/8291"]
+knock = ["tcp/33333", "tcp/22222", "tcp/11111"]
+step_timeout = "1m"
+open_for = "7d"
+"#,
+    );
+
+    let door = &config.doors[0];
+    assert_eq!(config.mode, Mode::Observe);
+    assert_eq!(door.step_timeout, Duration::from_secs(60));
+    assert_eq!(door.total_timeout, Duration::from_secs(180), "every step may use its whole time");
+    assert_eq!(door.open_for, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(
+        warned(&warnings),
+        [
+            "4: door \"winbox\": 48 bits of secret",
+            "4: door \"winbox\": tcp/33333, tcp/22222, tcp/11111 is like a published example",
+            "6: door \"winbox\": `open_for` is 7d",
+        ]
+    );
+}
+
+/// A door with the given lines in place of its sequence.
+fn with_lines(lines: &str) -> (Config, Vec<Warning>) {
+    parse(&format!("[[door]]\nname = \"d\"\nopens = [\"tcp/22\"]\n{lines}\n"))
+}
+
+#[test]
+fn the_total_timeout_follows_the_step_timeout() {
+    const PORTS: &str = "\"tcp/20011\", \"tcp/5017\", \"udp/1490\", \"tcp/7121\"";
+    for (timeouts, total) in [
+        ("", 15),
+        ("step_timeout = \"1s\"", 15),
+        ("step_timeout = \"10s\"", 40),
+        ("step_timeout = \"10s\"\ntotal_timeout = \"10s\"", 10),
+        ("total_timeout = \"1h\"", 3600),
+    ] {
+        let (config, _) = with_lines(&format!("knock = [{PORTS}]\n{timeouts}"));
+        assert_eq!(config.doors[0].total_timeout, Duration::from_secs(total), "{timeouts}");
+    }
+}
+
+#[test]
+fn what_is_doubtful_is_warned_about() {
+    for (knock, warning) in [
+        (r#""tcp/20011", "tcp/20012", "udp/1490", "tcp/7121""#, "tcp/20011, tcp/20012 are neighbours"),
+        (r#""udp/20012", "udp/20011", "udp/1490", "tcp/7121""#, "udp/20012, udp/20011 are neighbours"),
+        (r#""tcp/7000", "tcp/8001", "udp/1490", "tcp/3389""#, "step \"tcp/3389\" is a well-known port"),
+        (r#""tcp/20011", "tcp/443", "udp/1490", "tcp/7121""#, "step \"tcp/443\" is a well-known port"),
+        (r#""tcp/7000", "tcp/8000", "tcp/9000", "tcp/17000""#, "is like a published example"),
+        (r#""udp/33000", "tcp/8001", "udp/1490", "tcp/7121""#, "replies to this host's own traffic"),
+        (r#""udp/9032", "tcp/8001", "udp/9032", "tcp/7121""#, "step \"udp/9032\" comes again"),
+        (
+            r#""icmp/echo", "tcp/8001", "udp/9032", "tcp/7121", "tcp/91""#,
+            "first step is a bare \"icmp/echo\"",
+        ),
+        (r#""tcp/20011", "tcp/9017", "udp/1490""#, "48 bits of secret"),
+    ] {
+        let (_, warnings) = with_lines(&format!("knock = [{knock}]"));
+        let shown = warned(&warnings);
+        assert!(shown.iter().any(|line| line.contains(warning)), "{knock}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_weak_sequence_may_be_allowed() {
+    let (_, warnings) = with_lines("knock = [\"tcp/20011\"]\nallow_weak = true");
+
+    let shown = warned(&warnings).join("\n");
+    assert!(shown.contains("16 bits of secret") && shown.contains("a single step"), "{shown}");
+}
+
+#[test]
+fn guarding_ssh_without_a_way_back_is_warned_about() {
+    let door = "[[door]]\nname = \"d\"\nopens = [\"tcp/20-30\"]\nknock = [\"tcp/20011\", \"tcp/5017\", \"udp/1490\", \"tcp/7121\"]\n";
+    let warnings = |xdp: &str| warned(&parse(&format!("[xdp]\n{xdp}\n{door}")).1);
+
+    assert_eq!(
+        warnings("mode = \"guard\""),
+        ["2: [xdp]: mode \"guard\" with door \"d\" hiding tcp/22 and no `allow`"]
+    );
+    assert_eq!(warnings("mode = \"guard\"\nallow = [\"10.0.0.0/8\"]"), Vec::<String>::new());
+    assert_eq!(warnings("mode = \"observe\""), Vec::<String>::new());
+}
+
+#[test]
+fn a_sequence_does_not_show_in_debug_output() {
+    let (config, _) = with_lines("knock = [\"tcp/20011\", \"tcp/5017\", \"udp/1490\", \"tcp/7121\"]");
+
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("20011") && shown.contains("<4 steps>"), "{shown}");
+}
