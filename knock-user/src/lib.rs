@@ -1,3 +1,4 @@
 //! The parts of `xdp-knock`: configuration, loader, events, terminal output and the knock client.
 
+pub mod client;
 pub mod step;
