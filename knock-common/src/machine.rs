@@ -5,7 +5,10 @@
 //! void), or wrong (the attempt is void). After that, and for doors without an attempt, it is tried as a first step.
 
 use crate::{
-    abi::{Accepted, Address, Attempt, Attempts, DoorRule, List, MAX_ACCEPTED, MAX_DOORS, MAX_SLOTS, Proto, StepRule},
+    abi::{
+        Accepted, Address, Attempt, Attempts, DoorRule, List, MAX_ACCEPTED, MAX_DOORS, MAX_SLOTS, Proto,
+        StepRule,
+    },
     decide::{Tables, Visit, is_at, lowest},
     parse::{Segment, Transport},
 };
@@ -252,7 +255,12 @@ struct Judgement<'a, T> {
 
 // Not inlined: the verifier then sees one outcome a slot instead of all combinations of eight.
 #[inline(never)]
-fn judge_slot<T: Tables>(attempts: &mut Attempts, index: usize, copies: u8, judgement: &mut Judgement<'_, T>) {
+fn judge_slot<T: Tables>(
+    attempts: &mut Attempts,
+    index: usize,
+    copies: u8,
+    judgement: &mut Judgement<'_, T>,
+) {
     let Judgement { occasion, tables, change } = judgement;
     let epoch_ns = attempts.epoch_ns;
     let Some(slot) = attempts.slots.get_mut(index) else { return };

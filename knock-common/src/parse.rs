@@ -139,7 +139,8 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
         return Err(later_fragment(proto, offset));
     }
     let is_fragment = fragment & 0x2000 != 0;
-    let body = Body { at: ip_at.wrapping_add(header_len), len: total_len.wrapping_sub(header_len), is_fragment };
+    let body =
+        Body { at: ip_at.wrapping_add(header_len), len: total_len.wrapping_sub(header_len), is_fragment };
     let transport = transport(frame, proto, &body, false)?;
     Ok(Segment { is_v6: false, ip_at, is_fragment, is_group, transport })
 }
@@ -185,7 +186,8 @@ fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u
         if next == PROTO_HOP_BY_HOP && walked != 0 {
             return Err(Verdict::BadExtension);
         }
-        let [following, len_byte, offset_high, offset_low] = frame.read(body.at).ok_or(Verdict::BadExtension)?;
+        let [following, len_byte, offset_high, offset_low] =
+            frame.read(body.at).ok_or(Verdict::BadExtension)?;
         let len = match next {
             PROTO_FRAGMENT => 8,
             // RFC 4302, section 2.2: in 32-bit words less two; the others in 64-bit words less one.
@@ -231,7 +233,12 @@ fn later_fragment(proto: u8, offset: u16) -> Verdict {
 }
 
 #[inline(always)]
-fn transport<F: Frame + ?Sized>(frame: &F, proto: u8, body: &Body, is_v6: bool) -> Result<Transport, Verdict> {
+fn transport<F: Frame + ?Sized>(
+    frame: &F,
+    proto: u8,
+    body: &Body,
+    is_v6: bool,
+) -> Result<Transport, Verdict> {
     match (proto, is_v6) {
         (PROTO_TCP, _) => tcp(frame, body),
         (PROTO_UDP, _) => udp(frame, body),
@@ -295,10 +302,7 @@ impl Segment {
     #[inline(always)]
     pub fn addresses<F: Frame + ?Sized>(&self, frame: &F) -> Option<(Address, Address)> {
         if self.is_v6 {
-            return Some((
-                frame.read(self.ip_at.wrapping_add(8))?,
-                frame.read(self.ip_at.wrapping_add(24))?,
-            ));
+            return Some((frame.read(self.ip_at.wrapping_add(8))?, frame.read(self.ip_at.wrapping_add(24))?));
         }
         Some((
             mapped(frame.read(self.ip_at.wrapping_add(12))?),

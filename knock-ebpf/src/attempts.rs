@@ -82,7 +82,8 @@ fn release(attempts: &mut Attempts, claimed: u64) -> bool {
     }
     attempts.void();
     // SAFETY: as above. If this fails too, the memory is another source's by now.
-    let _ = unsafe { atomic::compare_and_swap(turn_word, claimed | claim::POISONED, claim::released(claimed)) };
+    let _ =
+        unsafe { atomic::compare_and_swap(turn_word, claimed | claim::POISONED, claim::released(claimed)) };
     false
 }
 

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use knock_common::{
     abi::{
-        Address, Attempts, DoorRule, EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey,
-        LATER_ATTEMPTS_ENTRIES, List, MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PORTS, PortDoors, PrefixKey, Proto, Role,
-        Settings,
+        Address, Attempts, DoorRule, EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES,
+        Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, List, MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PORTS,
+        PortDoors, PrefixKey, Proto, Role, Settings,
     },
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},

@@ -1,0 +1,229 @@
+//! What `knock` says: results on stdout (text, or one JSON object), the rest on stderr. A failed write is not
+//! an error: `xdp-knock knock ... | head` ends quietly, and the exit status still tells.
+
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::{Args, Exit, address::shown, send::Answer, sequence::Broken, verify::Probe};
+use crate::step::Step;
+
+/// What one address got, and whether its door is open.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) to: SocketAddr,
+    pub(super) steps: Vec<Step>,
+    pub(super) broken: Option<Broken>,
+    pub(super) door: Option<(NonZeroU16, Probe)>,
+}
+
+impl Outcome {
+    fn sent(&self) -> impl Iterator<Item = String> {
+        let count = self.broken.as_ref().map_or(self.steps.len(), |broken| broken.sent);
+        self.steps.iter().take(count).map(Step::to_string)
+    }
+}
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const AID: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Where the lines go, as the options and the terminal have it.
+#[derive(Debug)]
+pub(super) struct Console {
+    /// Result lines as text.
+    results: bool,
+    /// One line a knock.
+    verbose: bool,
+    /// What is going on, for somebody who waits.
+    progress: bool,
+    /// What to look at when the door stays shut.
+    hints: bool,
+}
+
+impl Console {
+    pub(super) fn new(args: &Args) -> Self {
+        Self {
+            results: !args.quiet && !args.json,
+            verbose: args.verbose,
+            progress: !args.quiet && std::io::stderr().is_terminal(),
+            hints: !args.quiet,
+        }
+    }
+
+    pub(super) fn error(&self, text: &str) {
+        to_stderr(format_args!("{BAD}error:{BAD:#} {text}"));
+    }
+
+    /// After each knock.
+    pub(super) fn knocked(&self, to: SocketAddr, step: Step, answer: &Answer) {
+        if self.verbose {
+            to_stderr(format_args!("{}: {step} sent{}", shown(&to), describe(answer)));
+        }
+    }
+
+    /// After each address.
+    pub(super) fn sent(&self, outcome: &Outcome) {
+        let to = shown(&outcome.to);
+        let Some(Broken { sent, cause }) = &outcome.broken else {
+            let steps = outcome.sent().collect::<Vec<_>>().join(" ");
+            return self.result(format_args!("knocked {to}: {steps}"));
+        };
+        self.error(&format!("{cause} (step {} of {}; {sent} sent to {to})", sent + 1, outcome.steps.len()));
+    }
+
+    /// After each try of a door.
+    pub(super) fn tried(&self, to: SocketAddr, port: NonZeroU16, probe: &Probe) {
+        let to = shown(&to);
+        let why = match probe {
+            Probe::Open => return self.result(format_args!("{to}: tcp/{port} is {GOOD}open{GOOD:#}")),
+            Probe::Refused => "connection refused".to_owned(),
+            Probe::Silent(waited) => format!("no answer in {}", humantime::format_duration(*waited)),
+            Probe::Failed(error) => error.to_string(),
+        };
+        self.result(format_args!("{to}: tcp/{port} is {BAD}still shut{BAD:#}: {why}"));
+    }
+
+    /// Before a sequence is sent again.
+    pub(super) fn retrying(&self, next: u32, retries: u32, pause: Duration) {
+        if self.progress || self.verbose {
+            let pause = humantime::format_duration(pause);
+            to_stderr(format_args!("knocking again in {pause} (retry {next} of {retries})"));
+        }
+    }
+
+    /// At the end.
+    pub(super) fn finish(&self, args: &Args, outcomes: &[Outcome], tries: u32, exit: Exit) {
+        if args.json {
+            let summary = Summary::new(&args.host, outcomes, tries, exit);
+            let line = serde_json::to_string(&summary).expect("strings and numbers only");
+            let _ = writeln!(anstream::stdout(), "{line}");
+        }
+        if self.hints && exit == Exit::StillShut {
+            outcomes.iter().filter_map(|outcome| outcome.door.as_ref()).take(1).for_each(hint);
+        }
+    }
+
+    fn result(&self, text: impl Display) {
+        if self.results {
+            let _ = writeln!(anstream::stdout(), "{text}");
+        }
+    }
+}
+
+fn to_stderr(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+fn describe(answer: &Answer) -> String {
+    match answer {
+        Answer::NotAwaited => String::new(),
+        Answer::Silence => ", no answer".to_owned(),
+        Answer::Refused => ", refused as by any closed port".to_owned(),
+        Answer::Accepted => ", and a listener took the connection: is this a port for knocks?".to_owned(),
+        Answer::Rejected(error) => format!(", and the network answered: {error}"),
+    }
+}
+
+/// A gate says nothing about a wrong knock, so all that can be said is where to look.
+fn hint((port, probe): &(NonZeroU16, Probe)) {
+    let first = match probe {
+        Probe::Refused => {
+            format!("it answered: nothing listens on tcp/{port}, or the gate hides as \"closed\"")
+        }
+        Probe::Open | Probe::Silent(_) | Probe::Failed(_) => {
+            format!("the host is down, or something between drops tcp/{port}, or the gate holds it shut")
+        }
+    };
+    to_stderr(format_args!("{AID}hint:{AID:#} {first}. A gate never says which knock was wrong; look at"));
+    for cause in [
+        "steps: the same ports, protocols, sizes and order as in the door's `knock` list",
+        "time: slower if knocks overtake each other (--delay 500ms), faster than the door's step_timeout",
+        "address: a proxy, VPN or NAT may send from another one than the gate expects (try -4, -6)",
+        "server: `xdp-knock events` there shows how far this attempt got, `xdp-knock status` whether a door is loaded",
+    ] {
+        to_stderr(format_args!("  - {cause}"));
+    }
+}
+
+/// The result as `--json` prints it. Fields are only ever added while `v` is 1.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    v: u8,
+    host: &'a str,
+    exit: u8,
+    tries: u32,
+    addresses: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    address: String,
+    knocked: Vec<String>,
+    error: Option<String>,
+    verify: Option<Verified>,
+}
+
+#[derive(Debug, Serialize)]
+struct Verified {
+    service: String,
+    state: &'static str,
+}
+
+impl<'a> Summary<'a> {
+    fn new(host: &'a str, outcomes: &[Outcome], tries: u32, exit: Exit) -> Self {
+        let addresses = outcomes.iter().map(Line::new).collect();
+        Self { v: 1, host, exit: exit.status(), tries, addresses }
+    }
+}
+
+impl Line {
+    fn new(outcome: &Outcome) -> Self {
+        let verify = outcome.door.as_ref().map(|(port, probe)| {
+            let state = match probe {
+                Probe::Open => "open",
+                Probe::Refused => "refused",
+                Probe::Silent(_) => "silent",
+                Probe::Failed(_) => "unreachable",
+            };
+            Verified { service: format!("tcp/{port}"), state }
+        });
+        Self {
+            address: shown(&outcome.to),
+            knocked: outcome.sent().collect(),
+            error: outcome.broken.as_ref().map(|broken| broken.cause.to_string()),
+            verify,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_tells_per_address_what_was_sent_and_what_is_open() {
+        let outcome = |to: &str, probe| Outcome {
+            to: to.parse().unwrap(),
+            steps: vec!["tcp/7000".parse().unwrap(), "icmp/echo?size=9".parse().unwrap()],
+            broken: None,
+            door: Some((NonZeroU16::new(22).unwrap(), probe)),
+        };
+        let outcomes = [outcome("192.0.2.7:0", Probe::Open), outcome("[2001:db8::7]:0", Probe::Refused)];
+
+        let json = serde_json::to_string(&Summary::new("box.example", &outcomes, 2, Exit::Done)).unwrap();
+
+        let knocked = r#""knocked":["tcp/7000","icmp/echo?size=9"],"error":null"#;
+        let expected = format!(
+            r#"{{"v":1,"host":"box.example","exit":0,"tries":2,"addresses":[{{"address":"192.0.2.7",{knocked},"verify":{{"service":"tcp/22","state":"open"}}}},{{"address":"2001:db8::7",{knocked},"verify":{{"service":"tcp/22","state":"refused"}}}}]}}"#
+        );
+        assert_eq!(json, expected);
+    }
+}
