@@ -44,7 +44,10 @@ pub(super) fn open(to: &SocketAddr, id: Option<u16>) -> Result<Socket, OpenError
 fn claim_id(socket: &Socket, to: &SocketAddr, id: Option<u16>) -> io::Result<()> {
     let Some(id) = id else { return Ok(()) };
     if id == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "id 0 is not free to choose"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "an unprivileged echo socket takes 0 for any",
+        ));
     }
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, id).into(),

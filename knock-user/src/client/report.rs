@@ -76,7 +76,7 @@ impl Console {
             let steps = outcome.sent().collect::<Vec<_>>().join(" ");
             return self.result(format_args!("knocked {to}: {steps}"));
         };
-        self.error(&format!("{cause} (step {} of {}; {sent} sent to {to})", sent + 1, outcome.steps.len()));
+        self.error(&format!("{cause} (step {} of {})", sent + 1, outcome.steps.len()));
     }
 
     /// After each try of a door.

@@ -50,7 +50,7 @@ pub(super) enum SendError {
     )]
     EchoPermission { step: Step },
     #[error(
-        "{step}: an echo socket for every user cannot send this id ({cause}); use another id, or run as root"
+        "{step}: this id cannot be sent without root ({cause}); use another id, or run as root (CAP_NET_RAW)"
     )]
     EchoId { step: Step, cause: io::Error },
     #[error("{step} to {to}: {cause}")]
