@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::toolchain::{Facts, Step, apt_update};
+use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
 const PROGRAMS: [(&str, &str, &str); 11] = [
@@ -42,10 +42,8 @@ fn missing(debian: bool, present: impl Fn(&str) -> bool) -> Result<Vec<Step>> {
     }
     let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
     let reasons: Vec<_> = missing.iter().map(|(program, _, why)| format!("{program}: {why}")).collect();
-    let install = "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends";
-    let command = format!("{install} {}", packages.join(" "));
     let why = format!("programs that tests use\n      {}", reasons.join("\n      "));
-    Ok(vec![apt_update(), Step::new(why, &command, true)])
+    Ok(vec![apt_update(), Step::new(why, &apt_install(&packages), true)])
 }
 
 /// The step that brings `cargo fmt` and `cargo clippy`, which rustup's minimal profile leaves out.

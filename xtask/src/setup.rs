@@ -82,7 +82,7 @@ fn merged(steps: Vec<Step>) -> Vec<Step> {
 }
 
 fn show(steps: &[Step]) {
-    println!("setup: {} steps", steps.len());
+    println!("setup: what is missing, and why");
     for step in steps {
         println!("  {step}\n      {}", step.why);
     }

@@ -78,7 +78,7 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.argv.join(" "), if self.as_root { "  (as root)" } else { "" })
+        write!(f, "{}{}", self.argv.join(" "), if self.as_root { "  # as root" } else { "" })
     }
 }
 
@@ -242,7 +242,7 @@ fn compiler_steps(facts: &Facts, asked: Option<Way>) -> Result<Vec<Step>> {
             apt_update(),
             Step::new(
                 "Debian's Rust compiler and its ready-made `core` for BPF",
-                "env DEBIAN_FRONTEND=noninteractive apt-get install -y rustc-web libstd-rust-web-dev-bpf",
+                &apt_install(&["rustc-web", "libstd-rust-web-dev-bpf"]),
                 true,
             ),
         ],
@@ -262,6 +262,12 @@ fn compiler_steps(facts: &Facts, asked: Option<Way>) -> Result<Vec<Step>> {
 /// Fetches the package lists, without which a fresh Debian finds no package at all.
 pub fn apt_update() -> Step {
     Step::new("the current package lists", "apt-get update", true)
+}
+
+/// The command for Debian packages; what they merely recommend is a second toolchain of 200 MB.
+pub fn apt_install(packages: &[&str]) -> String {
+    let install = "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends";
+    format!("{install} {}", packages.join(" "))
 }
 
 #[cfg(test)]

@@ -158,8 +158,8 @@ fn a_compiler_asked_for_but_incomplete_is_installed_rather_than_replaced() {
 fn a_bare_debian_gets_packages_and_a_linker() {
     let bare = Facts { linker: None, ..facts(&[]) };
     let commands = commands(&bare);
-    assert_eq!(commands[0], "apt-get update  (as root)");
-    assert!(commands[1].contains("install -y rustc-web libstd-rust-web-dev-bpf"));
+    assert_eq!(commands[0], "apt-get update  # as root");
+    assert!(commands[1].contains("install -y --no-install-recommends rustc-web libstd-rust-web-dev-bpf"));
     assert!(commands[2].starts_with("cargo install bpf-linker --version 0.10.4 --locked --root"));
 }
 
