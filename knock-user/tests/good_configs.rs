@@ -100,6 +100,9 @@ fn the_total_timeout_follows_the_step_timeout() {
         let (config, _) = with_lines(&format!("knock = [{PORTS}]\n{timeouts}"));
         assert_eq!(config.doors[0].total_timeout, Duration::from_secs(total), "{timeouts}");
     }
+    let steps: Vec<String> = (0..10).map(|i| format!("\"tcp/{}\"", 2001 + 7 * i)).collect();
+    let (config, _) = with_lines(&format!("knock = [{}]\nstep_timeout = \"10m\"", steps.join(", ")));
+    assert_eq!(config.doors[0].total_timeout, Duration::from_secs(3600), "never more than may be written");
 }
 
 #[test]
@@ -122,6 +125,13 @@ fn what_is_doubtful_is_warned_about() {
         let shown = warned(&warnings);
         assert!(shown.iter().any(|line| line.contains(warning)), "{knock}: {shown:?}");
     }
+}
+
+#[test]
+fn ports_that_are_two_apart_are_no_neighbours() {
+    let (_, warnings) = with_lines("knock = [\"tcp/20011\", \"tcp/20013\", \"tcp/20015\", \"udp/20016\"]");
+
+    assert_eq!(warned(&warnings), Vec::<String>::new());
 }
 
 #[test]
