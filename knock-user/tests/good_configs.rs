@@ -13,11 +13,7 @@ fn warned(warnings: &[Warning]) -> Vec<String> {
     warnings.iter().map(|warning| format!("{}: {}", warning.line().unwrap_or(0), warning.message())).collect()
 }
 
-#[test]
-fn the_example_of_the_manual_means_what_it_says() {
-    let (config, warnings) = parse(
-        r#"
-[xdp]
+const EXAMPLE: &str = r#"[xdp]
 interfaces = ["eth0"]
 mode = "guard"
 hide_as = "filtered"
@@ -39,8 +35,11 @@ opens = ["tcp/8443", "tcp/9100-9110", "udp/51820"]
 knock = ["12017:tcp", "udp/3044", "icmp/echo?size=80&id=4711"]
 to = ["198.51.100.7/32"]
 new_attempts_per_s = 50
-"#,
-    );
+"#;
+
+#[test]
+fn the_example_of_the_manual_means_what_it_says() {
+    let (config, warnings) = parse(EXAMPLE);
 
     assert_eq!(warned(&warnings), Vec::<String>::new());
     assert_eq!(config.interfaces, ["eth0"]);
@@ -101,6 +100,9 @@ fn the_total_timeout_follows_the_step_timeout() {
         let (config, _) = with_lines(&format!("knock = [{PORTS}]\n{timeouts}"));
         assert_eq!(config.doors[0].total_timeout, Duration::from_secs(total), "{timeouts}");
     }
+    let steps: Vec<String> = (0..10).map(|i| format!("\"tcp/{}\"", 2001 + 7 * i)).collect();
+    let (config, _) = with_lines(&format!("knock = [{}]\nstep_timeout = \"10m\"", steps.join(", ")));
+    assert_eq!(config.doors[0].total_timeout, Duration::from_secs(3600), "never more than may be written");
 }
 
 #[test]
@@ -123,6 +125,13 @@ fn what_is_doubtful_is_warned_about() {
         let shown = warned(&warnings);
         assert!(shown.iter().any(|line| line.contains(warning)), "{knock}: {shown:?}");
     }
+}
+
+#[test]
+fn ports_that_are_two_apart_are_no_neighbours() {
+    let (_, warnings) = with_lines("knock = [\"tcp/20011\", \"tcp/20013\", \"tcp/20015\", \"udp/20016\"]");
+
+    assert_eq!(warned(&warnings), Vec::<String>::new());
 }
 
 #[test]
@@ -152,4 +161,26 @@ fn a_sequence_does_not_show_in_debug_output() {
 
     let shown = format!("{config:?}");
     assert!(!shown.contains("20011") && shown.contains("<4 steps>"), "{shown}");
+}
+
+const DOOR_HEAD: &str = r#"[[door]]
+name = "ssh"
+opens = ["tcp/22"]
+knock = ["tcp/20011", "udp/5017", "tcp/1490", "udp/7121"]
+"#;
+
+#[test]
+fn every_example_of_the_reference_is_taken_as_it_stands() {
+    let reference = include_str!("../../docs/configuration.md");
+    let examples: Vec<_> = reference.split("```toml\n").skip(1).collect();
+    let whole = examples.iter().filter_map(|rest| rest.split("```").next());
+
+    for example in whole {
+        // A line or two of one table is shown without the rest: a door gets what it lacks.
+        let head = if example.starts_with('[') { "" } else { DOOR_HEAD };
+        let text = format!("{head}{example}");
+        let (_, warnings) = parse(&text);
+        assert_eq!(warned(&warnings), Vec::<String>::new(), "{text}");
+    }
+    assert!(examples.len() > 10, "{} examples", examples.len());
 }

@@ -201,3 +201,45 @@ fn mode(config: &Config) -> &'static str {
         Mode::Guard => "guard",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "[[door]]\nname = \"ssh\"\nopens = [\"tcp/22\"]\nknock = [\"tcp/20011\", \"udp/5017\", \"tcp/1490\", \"udp/7121\"]\n";
+
+    /// What `check` writes about `config` on a machine where UDP port 5017 is taken.
+    fn checked(config: &str, json: bool, strict: bool) -> (Outcome, String, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let args = Args { file: folder.path().join("x.toml"), json, strict };
+        crate::config::init::create(&args.file, config).expect("a file");
+        let udp = "0: 00000000:1399 00000000:0000 07";
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let outcome = report(&args, &Listeners::from_tables("", udp), &mut out, &mut err).expect("no output");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (outcome, text(out), text(err))
+    }
+
+    #[test]
+    fn a_listener_on_a_step_is_a_warning_on_standard_output() {
+        let (outcome, out, err) = checked(CONFIG, false, false);
+
+        assert_eq!((outcome, err.as_str()), (Outcome::Good, ""));
+        assert!(out.contains("door ssh  opens tcp/22 for 30s; 4 steps, 64 bits of secret"), "{out}");
+        assert!(out.contains("listens on step \"udp/5017\"") && out.contains("good, 1 warning"), "{out}");
+        assert!(!out.contains("20011"), "the sequence is a secret: {out}");
+        assert_eq!(checked(CONFIG, false, true).0, Outcome::Bad);
+    }
+
+    #[test]
+    fn json_is_one_object_with_the_same_facts() {
+        for (config, ok, errors, warnings) in [(CONFIG, true, 0, 1), ("[xdp]\nmode = 3\n", false, 2, 0)] {
+            let (_, out, err) = checked(config, true, false);
+            let facts: Value = serde_json::from_str(&out).expect("JSON");
+
+            assert_eq!((err.as_str(), &facts["v"], &facts["ok"]), ("", &json!(1), &json!(ok)));
+            assert_eq!(facts["errors"].as_array().map(Vec::len), Some(errors));
+            assert_eq!(facts["warnings"].as_array().map(Vec::len), Some(warnings));
+        }
+    }
+}

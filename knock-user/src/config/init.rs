@@ -111,7 +111,7 @@ fn write(args: &Args, text: &str) -> anyhow::Result<()> {
 }
 
 /// A new file that only its owner can read, since it holds the secret.
-fn create(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -26,7 +26,7 @@ impl Listeners {
         Self::from_tables(&read(["tcp", "tcp6"]), &read(["udp", "udp6"]))
     }
 
-    fn from_tables(tcp: &str, udp: &str) -> Self {
+    pub(super) fn from_tables(tcp: &str, udp: &str) -> Self {
         let ports = |table: &str, state: &str| table.lines().filter_map(|line| port(line, state)).collect();
         Self { tcp: ports(tcp, TCP_LISTEN), udp: ports(udp, UDP_UNCONNECTED) }
     }

@@ -140,7 +140,8 @@ impl ConfigError {
 
     /// Every problem with its line of the file and a mark under the value, coloured.
     pub fn pretty(&self) -> String {
-        self.problems.iter().map(Problem::pretty).collect()
+        let shown: Vec<String> = self.problems.iter().map(Problem::pretty).collect();
+        shown.join("\n")
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::step::Step;
 
 /// Fewer bits than this are refused unless the door says `allow_weak = true`: 2^40 packets at a million a
-/// second take 12 days.
+/// second take under 13 days.
 pub(super) const REFUSE_BELOW: f64 = 40.0;
-/// Fewer bits than this are warned about: 2^56 packets at a million a second take 2,284 years.
+/// Fewer bits than this are warned about: 2^56 packets at a million a second take about 2,280 years.
 pub(super) const WARN_BELOW: f64 = 56.0;
 
 /// Choices of a port, of an echo size and of an echo identifier.
