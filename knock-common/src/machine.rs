@@ -1,8 +1,8 @@
 //! The sequence machine: what one knock does to all attempts of its source.
 //!
 //! Every door judges each knock on its own. For an open attempt a knock is one of four things, tried in this order:
-//! a duplicate of a step it accepted (ignored, no timer moves), its next step (accepted), too late (the attempt is
-//! void), or wrong (the attempt is void). After that, and for doors without an attempt, it is tried as a first step.
+//! too late (the attempt is void), a duplicate of a step it accepted (ignored, no timer moves), its next step
+//! (accepted), or wrong (the attempt is void). A knock that voids an attempt, or meets none, is tried as a first step.
 
 use crate::{
     abi::{
@@ -89,7 +89,10 @@ impl Knock {
             && accepted.tag == self.tag;
         let is_recent = match self.proto {
             Proto::Tcp => true,
-            Proto::Udp | Proto::Icmp => now_units.wrapping_sub(accepted.at_units) <= DUPLICATE_UNITS,
+            // Signed: a clock that reads less than at acceptance makes no copy a second knock.
+            Proto::Udp | Proto::Icmp => {
+                now_units.wrapping_sub(accepted.at_units).cast_signed() <= DUPLICATE_UNITS.cast_signed()
+            }
         };
         is_same && is_recent
     }

@@ -65,13 +65,17 @@ impl History {
 
     /// Returns whether the latest packet completes the sequence.
     pub fn is_promotion(&self, secret: &Secret) -> bool {
-        let run = self.starts().last().and_then(|start| read(secret, &self.packets[start..]));
-        run.is_some_and(|run| run.steps == secret.steps.len() && !run.ends_in_copy)
+        self.starts().last().is_some_and(|start| completes(secret, &self.packets[start..]))
     }
 
     fn starts(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.begins.len()).filter(|at| self.begins[*at])
     }
+}
+
+/// Returns whether a stretch that begins with the first step is one run, and its last packet the last step.
+pub fn completes(secret: &Secret, stretch: &[Packet]) -> bool {
+    read(secret, stretch).is_some_and(|run| run.steps == secret.steps.len() && !run.ends_in_copy)
 }
 
 /// A stretch of history that is one unbroken attempt.
