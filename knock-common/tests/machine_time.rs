@@ -142,7 +142,7 @@ fn times(moves: &[i64]) -> Vec<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 2_000 } else { 100_000 }))]
+    #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 2_000 } else { 100_000 }, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_clock_that_only_steps_back_opens_what_a_standing_clock_opens(
