@@ -44,7 +44,8 @@ pub enum Stop {
 /// # Errors
 /// When the ring buffer or the grants cannot be read.
 pub fn tail(gate: &mut Gate, generation: &Generation, json: bool, trace: bool) -> Result<Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let outcome = runtime.block_on(run(gate, generation, json, trace));
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(Stop::NoReader),
@@ -115,7 +116,8 @@ fn drain(ring: &mut RingBuf<MapData>, generation: &Generation, json: bool) -> Re
     while let Some(item) = ring.next() {
         // A record of another size is of another program: nothing to say about it.
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) else { continue };
-        let Some(line) = Line::of_kernel(&event, door_name(generation, event.door.into()), interface(event.interface))
+        let Some(line) =
+            Line::of_kernel(&event, door_name(generation, event.door.into()), interface(event.interface))
         else {
             continue;
         };
