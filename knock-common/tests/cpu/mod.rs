@@ -267,24 +267,28 @@ fn move_on(memory: &mut Memory, cpu: &mut Cpu, at: Moving) -> At {
             let gone = Moving::RemoveFirst { is_kept: false };
             memory.later.map_or(gone, |moved| Moving::Release(moved, claimed))
         }
-        Moving::Release(moved, claimed) => {
-            let is_kept = memory.compare_and_swap(moved, claimed, claim::released(claimed));
-            if is_kept { Moving::RemoveFirst { is_kept } } else { Moving::Void(moved, claimed) }
-        }
-        Moving::Void(moved, claimed) => {
-            memory.records[moved].void();
-            Moving::Unpoison(moved, claimed)
-        }
-        Moving::Unpoison(moved, claimed) => {
-            memory.compare_and_swap(moved, claimed | claim::POISONED, claim::released(claimed));
-            Moving::RemoveFirst { is_kept: false }
-        }
+        at @ (Moving::Release(..) | Moving::Void(..) | Moving::Unpoison(..)) => release_moved(memory, at),
         Moving::RemoveFirst { is_kept } => {
             memory.first = None;
             cpu.is_promoted = is_kept && cpu.is_opening;
             return At::Done;
         }
     })
+}
+
+fn release_moved(memory: &mut Memory, at: Moving) -> Moving {
+    if let Moving::Release(moved, claimed) = at {
+        let is_kept = memory.compare_and_swap(moved, claimed, claim::released(claimed));
+        return if is_kept { Moving::RemoveFirst { is_kept } } else { Moving::Void(moved, claimed) };
+    }
+    if let Moving::Void(moved, claimed) = at {
+        memory.records[moved].void();
+        return Moving::Unpoison(moved, claimed);
+    }
+    if let Moving::Unpoison(moved, claimed) = at {
+        memory.compare_and_swap(moved, claimed | claim::POISONED, claim::released(claimed));
+    }
+    Moving::RemoveFirst { is_kept: false }
 }
 
 fn contended(memory: &mut Memory, at: Contended) -> At {
