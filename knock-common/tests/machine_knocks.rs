@@ -12,7 +12,7 @@ use proptest::prelude::*;
 mod gate;
 mod source;
 
-use gate::{Door, Gate, Prefix, SECOND, STEP_TIMEOUT, TOTAL_TIMEOUT, echo, tcp, udp};
+use gate::{Door, Gate, Prefix, SECOND, STEP_TIMEOUT, Service, TOTAL_TIMEOUT, echo, tcp, udp};
 use source::{HOST, SOURCE, Source, packet};
 
 fn one_door(steps: &[StepRule]) -> Gate {
@@ -131,6 +131,20 @@ fn udp_to_the_ephemeral_range_is_taken_for_replies_unless_a_step_lies_there() {
     let gate = one_door(&steps);
     assert_eq!(begun(&gate, &steps, 1).send(&gate, &reply, at(2)).reset, 1);
     assert_eq!(begun(&gate, &steps, 1).send(&gate, &packet(&steps[1], 2), at(2)).promoted, 1);
+}
+
+#[test]
+fn an_echo_request_out_of_turn_is_wrong_unless_echo_is_public() {
+    let steps = [tcp(7001), tcp(7102), echo(56)];
+    let sent = |public: &[Service], size: u16, count: u16| {
+        let gate = Gate::new(vec![Door::of(&steps)], public);
+        let change = begun(&gate, &steps, count).send(&gate, &packet(&echo(size), 8), at(4));
+        (change.reset, change.promoted)
+    };
+    let public: &[Service] = &[(Proto::Icmp, 0..=0)];
+
+    assert_eq!((sent(&[], 56, 1), sent(&[], 57, 2), sent(&[], 56, 2)), ((1, 0), (1, 0), (0, 1)));
+    assert_eq!((sent(public, 56, 1), sent(public, 57, 2), sent(public, 56, 2)), ((0, 0), (0, 0), (0, 1)));
 }
 
 #[test]
