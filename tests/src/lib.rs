@@ -1,1 +1,10 @@
-//! Placeholder.
+//! What the tests share: network namespaces, the program under test, and the stock programs it is tried against.
+
+pub mod client;
+pub mod daemon;
+pub mod netns;
+pub mod program;
+pub mod scene;
+pub mod service;
+pub mod sshd;
+pub mod vlan;
