@@ -44,6 +44,13 @@ pub const fn mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// Returns whether the address is an IPv4 address in mapped form.
+#[must_use]
+#[inline(always)]
+pub const fn is_mapped(address: &Address) -> bool {
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+}
+
 /// A protocol that can knock, as stored in [`StepRule::proto`] and as a bit in [`DoorRule::protos`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -159,7 +166,7 @@ pub struct DoorRule {
     pub step_count: u8,
     /// [`Proto`] bits that occur in the sequence.
     pub protos: u8,
-    /// [`DoorRule::FROM`], [`DoorRule::TO`], [`DoorRule::UDP_EPHEMERAL`].
+    /// [`DoorRule::FROM`], [`DoorRule::TO`], [`DoorRule::UDP_EPHEMERAL`], [`DoorRule::ECHO_PUBLIC`].
     pub flags: u8,
     /// Zero.
     pub _pad: u8,
@@ -174,6 +181,8 @@ impl DoorRule {
     pub const TO: u8 = 2;
     /// A UDP step lies in the host's ephemeral range, so UDP to that range counts for this door.
     pub const UDP_EPHEMERAL: u8 = 4;
+    /// Echo requests are public: one that is not the next step is nothing to this door.
+    pub const ECHO_PUBLIC: u8 = 8;
 
     /// Returns whether the flag is set.
     #[must_use]
@@ -295,13 +304,23 @@ pub struct PrefixKey {
     pub list: u8,
     /// Door number; 0 for the allow list.
     pub door: u8,
+    /// 4 or 6, so that a prefix of one family holds no address of the other.
+    pub family: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
     /// The address.
     pub address: Address,
 }
 
 impl PrefixKey {
+    /// Returns the key for an address in a list.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(list: List, door: u8, address: &Address) -> Self {
+        let family = if is_mapped(address) { 4 } else { 6 };
+        Self { list: list.number(), door, family, _pad: 0, address: *address }
+    }
+
     /// Bits before the address.
     pub const FIXED_BITS: u32 = 32;
     /// Bits of the key when the whole address counts.

@@ -1,7 +1,7 @@
 //! What becomes of a packet: from its segment, the configuration and the grants to a verdict, and to the knock in it.
 
 use crate::{
-    abi::{Address, DoorRule, List, PortDoors, Proto, Role},
+    abi::{Address, DoorRule, List, MAX_DOORS, PortDoors, Proto, Role},
     frame::Frame,
     machine::Knock,
     parse::{Segment, Transport},
@@ -30,63 +30,86 @@ pub trait Tables {
     fn now_ns(&self) -> u64;
 }
 
+/// A packet that may concern a door: all that the rest of the decision needs of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Its role.
+    pub role: Role,
+    /// The knock in it, if a knock at this port is judged.
+    pub knock: Option<Knock>,
+    /// Who comes.
+    pub source: Address,
+    /// Where to.
+    pub destination: Address,
+}
+
 /// A verdict, and what else is to be done about the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The verdict.
     pub verdict: Verdict,
-    /// The packet came with a grant that has expired.
-    pub is_grant_expired: bool,
-    /// The knock to be judged against the attempts of its source.
-    pub knock: Option<Visit>,
+    /// The knock in it is to be judged against the attempts of its source.
+    pub is_judged: bool,
 }
 
-/// A knock and its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visit {
-    /// The knock.
-    pub knock: Knock,
-    /// Its role.
-    pub role: Role,
-    /// Who knocks.
-    pub source: Address,
-    /// Where.
-    pub destination: Address,
+/// What the doors of a port say of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Some door hides the port at the destination.
+    pub is_hidden: bool,
+    /// The source has a grant for one that does.
+    pub is_granted: bool,
+    /// It has one that has expired.
+    pub is_expired: bool,
 }
 
-/// Returns the decision on a packet.
+/// Fills in the visit that a packet is, or returns the verdict on one that needs no more looking into.
+///
+/// # Errors
+///
+/// The verdict: the packet concerns no door, or its IP header is not sound.
 #[inline(always)]
-pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, segment: &Segment, tables: &T) -> Decision {
+pub fn classify<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    segment: &Segment,
+    tables: &T,
+    visit: &mut Visit,
+) -> Result<(), Verdict> {
     let role = role_of(segment, tables);
     if role.is_none() {
-        return only(Verdict::Unrelated);
+        return Err(Verdict::Unrelated);
     }
     let knock = if role.is_judged() { Knock::in_segment(segment) } else { None };
     if !role.is_hidden() && knock.is_none() {
-        return only(Verdict::Unrelated);
+        return Err(Verdict::Unrelated);
     }
-    let Some((source, destination)) = segment.addresses(frame) else { return only(Verdict::BadIp) };
     if !segment.is_checksum_right(frame) {
-        return only(Verdict::BadIp);
+        return Err(Verdict::BadIp);
     }
-    if tables.has_allow() && tables.is_listed(List::Allow, 0, &source) {
-        return only(Verdict::Allowed);
-    }
-    let (access, is_grant_expired) =
-        if role.is_hidden() { access(role, &source, &destination, tables) } else { (Access::Open, false) };
-    let verdict = match access {
-        Access::Granted => return only(Verdict::Granted),
-        Access::Refused => Verdict::Hidden,
-        Access::Open if knock.is_some() => Verdict::Knock,
-        Access::Open => return only(Verdict::Unrelated),
-    };
-    let knock = knock.map(|knock| Visit { knock, role, source, destination });
-    Decision { verdict, is_grant_expired, knock }
+    visit.role = role;
+    visit.knock = knock;
+    (visit.source, visit.destination) = segment.addresses(frame).ok_or(Verdict::BadIp)?;
+    Ok(())
 }
 
+/// Returns the decision on a visit; `access` is left saying what the doors of the port said.
 #[inline(always)]
-const fn only(verdict: Verdict) -> Decision {
-    Decision { verdict, is_grant_expired: false, knock: None }
+pub fn decide<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) -> Decision {
+    *access = Access::default();
+    if tables.has_allow() && tables.is_listed(List::Allow, 0, &visit.source) {
+        return Decision { verdict: Verdict::Allowed, is_judged: false };
+    }
+    if visit.role.is_hidden() {
+        ask_doors(visit, tables, access);
+    }
+    let is_judged = visit.knock.is_some();
+    if access.is_granted {
+        return Decision { verdict: Verdict::Granted, is_judged: false };
+    }
+    if access.is_hidden {
+        return Decision { verdict: Verdict::Hidden, is_judged };
+    }
+    Decision { verdict: if is_judged { Verdict::Knock } else { Verdict::Unrelated }, is_judged }
 }
 
 #[inline(always)]
@@ -99,36 +122,33 @@ fn role_of<T: Tables>(segment: &Segment, tables: &T) -> Role {
     }
 }
 
-/// Whether a source reaches a port.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// No door hides the port at this destination.
-    Open,
-    /// A door hides it and the source has a grant for one that does.
-    Granted,
-    /// Doors hide it and the source has no grant for any.
-    Refused,
+#[inline(always)]
+fn ask_doors<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) {
+    let mut rest = tables.port_doors(visit.role.index()).opens;
+    for _ in 0..MAX_DOORS {
+        let Some((door, others)) = lowest(rest) else { return };
+        rest = others;
+        ask_door(visit, door, tables, access);
+        if access.is_granted {
+            return;
+        }
+    }
 }
 
-#[inline(always)]
-fn access<T: Tables>(role: Role, source: &Address, destination: &Address, tables: &T) -> (Access, bool) {
-    let mut rest = tables.port_doors(role.index()).opens;
-    let mut access = Access::Open;
-    let mut is_grant_expired = false;
-    for _ in 0..crate::abi::MAX_DOORS {
-        let Some((door, others)) = lowest(rest) else { break };
-        rest = others;
-        if !is_at(door, destination, tables) {
-            continue;
-        }
-        access = Access::Refused;
-        let Some(until_ns) = tables.grant_until_ns(source, door) else { continue };
-        if tables.now_ns() <= until_ns {
-            return (Access::Granted, false);
-        }
-        is_grant_expired = true;
+// Not inlined, and answering through memory: the verifier then goes on with one state a door, not one for each of
+// its answers.
+#[inline(never)]
+fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access) {
+    if !is_at(door, &visit.destination, tables) {
+        return;
     }
-    (access, is_grant_expired)
+    access.is_hidden = true;
+    let Some(until_ns) = tables.grant_until_ns(&visit.source, door) else { return };
+    if tables.now_ns() <= until_ns {
+        access.is_granted = true;
+    } else {
+        access.is_expired = true;
+    }
 }
 
 /// Returns whether the door exists at the destination.

@@ -151,10 +151,19 @@ impl Change {
         steps: [0; MAX_DOORS],
     };
 
-    /// Makes it nothing again.
+    /// Makes it nothing again; `steps` says nothing of doors that are in no set.
     #[inline(always)]
     pub fn clear(&mut self) {
-        *self = Self::NONE;
+        self.started = 0;
+        self.advanced = 0;
+        self.promoted = 0;
+        self.reset = 0;
+        self.timed_out = 0;
+        self.duplicate = 0;
+        self.no_slot = 0;
+        self.freed = 0;
+        self.taken = 0;
+        self.is_later = false;
     }
 
     #[inline(always)]
@@ -165,24 +174,34 @@ impl Change {
     }
 }
 
-/// Returns the doors whose first step the visit's knock is, and that its source may use at its destination.
-#[inline(always)]
-pub fn starts<T: Tables>(visit: &Visit, tables: &T) -> u64 {
-    let mut starts = 0;
-    let mut rest = tables.port_doors(visit.role.index()).first;
-    for _ in 0..MAX_DOORS {
-        let Some((door, others)) = lowest(rest) else { break };
-        rest = others;
-        let Some(rule) = tables.door(door) else { continue };
+impl Occasion {
+    /// Notes a visit's knock and the doors that it could begin; the time is left to be set.
+    #[inline(always)]
+    pub fn note<T: Tables>(&mut self, visit: &Visit, tables: &T) {
+        self.starts = 0;
+        let Some(knock) = visit.knock else { return };
+        self.destination = visit.destination;
+        self.knock = knock;
+        let mut rest = tables.port_doors(visit.role.index()).first;
+        for _ in 0..MAX_DOORS {
+            let Some((door, others)) = lowest(rest) else { return };
+            rest = others;
+            self.note_door(visit, door, tables);
+        }
+    }
+
+    // Not inlined, and answering through memory: see `decide::ask_door`.
+    #[inline(never)]
+    fn note_door<T: Tables>(&mut self, visit: &Visit, door: u8, tables: &T) {
+        let Some(rule) = tables.door(door) else { return };
         let [first, ..] = &rule.steps;
-        if visit.knock.is(first)
+        if self.knock.is(first)
             && is_at(door, &visit.destination, tables)
             && (!rule.has(DoorRule::FROM) || tables.is_listed(List::From, door, &visit.source))
         {
-            starts |= 1_u64.wrapping_shl(u32::from(door));
+            self.starts |= 1_u64.wrapping_shl(u32::from(door));
         }
     }
-    starts
 }
 
 impl Attempts {
@@ -306,6 +325,10 @@ fn judge_slot<T: Tables>(
             change.advanced |= door_bit;
         }
         occasion.starts &= !door_bit;
+        return;
+    }
+    if occasion.knock.proto == Proto::Icmp && rule.has(DoorRule::ECHO_PUBLIC) {
+        change.is_later |= slot.step > 1;
         return;
     }
     if slot.step < rule.step_count {

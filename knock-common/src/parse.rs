@@ -12,7 +12,7 @@ use network_types::{
 };
 
 use crate::{
-    abi::{Address, mapped},
+    abi::{Address, is_mapped, mapped},
     frame::Frame,
     verdict::Verdict,
 };
@@ -157,8 +157,8 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
     if !frame.is_at_least(at.wrapping_add(payload_len)) {
         return Err(Verdict::BadIp);
     }
-    let source: [u8; 12] = frame.read(ip_at.wrapping_add(8)).ok_or(Verdict::BadIp)?;
-    if source == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
+    let source: Address = frame.read(ip_at.wrapping_add(8)).ok_or(Verdict::BadIp)?;
+    if is_mapped(&source) {
         return Err(Verdict::MappedSource);
     }
     let (proto, body) = extensions(frame, next, Body { at, len: payload_len, is_fragment: false })?;
@@ -204,7 +204,7 @@ fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u
             }
             body.is_fragment = true;
         }
-        body.at = body.at.wrapping_add(len);
+        body.at = frame.blur(body.at.wrapping_add(len));
         body.len = body.len.wrapping_sub(len);
         next = following;
     }
@@ -318,17 +318,23 @@ impl Segment {
         if self.is_v6 {
             return true;
         }
-        let Some([version_ihl]) = frame.read(self.ip_at) else { return false };
-        let words = usize::from(version_ihl & 0x0f).wrapping_mul(2);
+        let Some(head) = frame.read::<{ Ipv4Hdr::LEN }>(self.ip_at) else { return false };
         let mut sum = 0_u32;
-        // RFC 791, section 3.1: at most 15 words of 32 bits, checked as 30 of 16 bits.
-        for word in 0..30_usize {
+        let (pairs, _) = head.as_chunks::<2>();
+        for pair in pairs {
+            sum = sum.wrapping_add(u32::from(u16::from_be_bytes(*pair)));
+        }
+        let [version_ihl, ..] = head;
+        let words = usize::from(version_ihl & 0x0f);
+        // RFC 791, section 3.1: at most 15 words of 32 bits, of which 5 are not options.
+        for word in 5..15_usize {
             if word >= words {
                 break;
             }
-            let at = self.ip_at.wrapping_add(word.wrapping_mul(2));
-            let Some(bytes) = frame.read(at) else { return false };
-            sum = sum.wrapping_add(u32::from(u16::from_be_bytes(bytes)));
+            let at = self.ip_at.wrapping_add(word.wrapping_mul(4));
+            let Some([a, b, c, d]) = frame.read(at) else { return false };
+            sum = sum.wrapping_add(u32::from(u16::from_be_bytes([a, b])));
+            sum = sum.wrapping_add(u32::from(u16::from_be_bytes([c, d])));
         }
         sum = (sum & 0xffff).wrapping_add(sum >> 16);
         sum = (sum & 0xffff).wrapping_add(sum >> 16);

@@ -6,7 +6,7 @@
 use core::ptr;
 
 use knock_common::{
-    abi::{Attempts, MAX_DOORS},
+    abi::{Attempts, MAX_SLOTS},
     claim,
     counter::Counter,
     decide::{Tables, Visit, lowest},
@@ -15,7 +15,6 @@ use knock_common::{
 
 use crate::{
     atomic, clock,
-    events::Scene,
     maps::{self, Maps, Scratch},
     publish,
 };
@@ -23,22 +22,28 @@ use crate::{
 /// EEXIST, from the kernel's `errno-base.h`.
 const EEXIST: i32 = -17;
 
-/// Judges a knock against the attempts of its source.
-#[inline(never)]
-pub fn knock(visit: &Visit, interface: u32) {
-    let Some(scratch) = maps::scratch() else { return };
-    if let Some(record) = maps::first_attempts(&visit.source) {
-        on_record(record, visit, interface, scratch, true);
-    } else if let Some(record) = maps::later_attempts(&visit.source) {
-        on_record(record, visit, interface, scratch, false);
-    } else {
-        on_stranger(visit, interface, scratch);
+/// Judges the knock of the visit in the working room against the attempts of its source.
+#[inline(always)]
+pub fn knock(scratch: &mut Scratch) {
+    scratch.is_kept = false;
+    scratch.scene.source = scratch.visit.source;
+    scratch.occasion.note(&scratch.visit, &Maps);
+    if let Some(record) = maps::first_attempts(&scratch.visit.source) {
+        on_record(record, scratch, true);
+    } else if let Some(record) = maps::later_attempts(&scratch.visit.source) {
+        on_record(record, scratch, false);
+    } else if scratch.occasion.starts != 0 {
+        on_stranger(scratch);
+    }
+    if scratch.is_kept {
+        publish::publish(&scratch.change, &scratch.scene);
     }
 }
 
 /// Judges a knock of a source that has a record.
 #[inline(never)]
-fn on_record(record: *mut Attempts, visit: &Visit, interface: u32, scratch: *mut Scratch, is_first: bool) {
+fn on_record(record: *mut Attempts, scratch: &mut Scratch, is_first: bool) {
+    let Scratch { visit, scene, occasion, change, is_kept, .. } = scratch;
     let turn_word = turn_word(record);
     // SAFETY: the record's memory stays mapped until this run ends; an aligned word.
     let turn = unsafe { ptr::read_volatile(turn_word) };
@@ -47,29 +52,24 @@ fn on_record(record: *mut Attempts, visit: &Visit, interface: u32, scratch: *mut
     if !unsafe { atomic::compare_and_swap(turn_word, turn, claimed) } {
         return contended(turn_word, visit, is_first);
     }
-    let now_ns = clock::now_ns();
+    scene.now_ns = clock::now_ns();
+    occasion.now_ns = scene.now_ns;
     // SAFETY: the claim makes this CPU the record's only writer; should the kernel give the memory to another source
     // meanwhile, the slots written here carry the old epoch and are void there.
     let attempts = unsafe { &mut *record };
     attempts.renew(turn, maps::settings().generation());
-    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
-    let change = unsafe { &mut (*scratch).change };
-    advance(attempts, visit, machine::starts(visit, &Maps), now_ns, change);
-    let is_kept = if is_first && change.is_later {
+    advance(attempts, occasion, change);
+    *is_kept = if is_first && change.is_later {
         move_on(attempts, visit, claimed)
     } else {
         release(attempts, claimed)
     };
-    if is_kept {
-        publish::publish(change, &Scene { now_ns, source: visit.source, interface });
-    }
 }
 
 #[inline(never)]
-fn advance(attempts: &mut Attempts, visit: &Visit, starts: u64, now_ns: u64, change: &mut Change) {
+fn advance(attempts: &mut Attempts, occasion: &mut Occasion, change: &mut Change) {
     change.clear();
-    let mut occasion = Occasion { now_ns, starts, destination: visit.destination, knock: visit.knock };
-    machine::advance(attempts, &mut occasion, &Maps, change);
+    machine::advance(attempts, occasion, &Maps, change);
 }
 
 /// Ends a claim; returns whether what was made of the record holds. It does not if a knock went unjudged meanwhile.
@@ -124,22 +124,18 @@ fn contended(turn_word: *mut u64, visit: &Visit, is_first: bool) {
 
 /// Begins the attempts of a source that has none.
 #[inline(never)]
-fn on_stranger(visit: &Visit, interface: u32, scratch: *mut Scratch) {
-    let starts = machine::starts(visit, &Maps);
-    if starts == 0 {
+fn on_stranger(scratch: &mut Scratch) {
+    let Scratch { visit, scene, occasion, change, fresh, is_kept, .. } = scratch;
+    scene.now_ns = clock::now_ns();
+    occasion.now_ns = scene.now_ns;
+    keep_within_budget(occasion);
+    if occasion.starts == 0 {
         return;
     }
-    let now_ns = clock::now_ns();
-    let starts = within_budget(starts, now_ns);
-    if starts == 0 {
-        return;
-    }
-    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
-    let scratch = unsafe { &mut *scratch };
-    scratch.fresh.reset_to(claim::fresh(now_ns), now_ns, maps::settings().generation());
-    advance(&mut scratch.fresh, visit, starts, now_ns, &mut scratch.change);
-    match maps::insert_first(&visit.source, &scratch.fresh) {
-        Ok(()) => publish::publish(&scratch.change, &Scene { now_ns, source: visit.source, interface }),
+    fresh.reset_to(claim::fresh(scene.now_ns), scene.now_ns, maps::settings().generation());
+    advance(fresh, occasion, change);
+    match maps::insert_first(&visit.source, fresh) {
+        Ok(()) => *is_kept = true,
         Err(EEXIST) => {
             if let Some(record) = maps::first_attempts(&visit.source) {
                 contended(turn_word(record), visit, true);
@@ -149,21 +145,26 @@ fn on_stranger(visit: &Visit, interface: u32, scratch: *mut Scratch) {
     }
 }
 
-/// Returns the doors of the set that may begin another attempt now.
+/// Leaves the doors that may begin another attempt now; a fresh record has room for [`MAX_SLOTS`].
 #[inline(always)]
-fn within_budget(doors: u64, now_ns: u64) -> u64 {
-    let mut rest = doors;
-    let mut admitted = doors;
-    for _ in 0..MAX_DOORS {
-        let Some((door, others)) = lowest(rest) else { break };
+fn keep_within_budget(occasion: &mut Occasion) {
+    let mut rest = occasion.starts;
+    occasion.starts = 0;
+    for _ in 0..MAX_SLOTS {
+        let Some((door, others)) = lowest(rest) else { return };
         rest = others;
-        let limit = Maps.door(door).map_or(0, |rule| rule.new_attempts);
-        if !maps::admit_attempt(door, now_ns, limit) {
-            maps::count(Counter::AttemptOverBudget);
-            admitted &= !1_u64.wrapping_shl(u32::from(door));
-        }
+        spend(occasion, door);
     }
-    admitted
+}
+
+#[inline(never)]
+fn spend(occasion: &mut Occasion, door: u8) {
+    let limit = Maps.door(door).map_or(0, |rule| rule.new_attempts);
+    if maps::admit_attempt(door, occasion.now_ns, limit) {
+        occasion.starts |= 1_u64.wrapping_shl(u32::from(door));
+    } else {
+        maps::count(Counter::AttemptOverBudget);
+    }
 }
 
 #[inline(always)]

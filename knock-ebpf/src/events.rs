@@ -20,7 +20,7 @@ pub struct Scene {
 }
 
 /// Tells of a step or a reset, unless the cap is reached.
-#[inline(always)]
+#[inline(never)]
 pub fn emit_capped(scene: &Scene, kind: Kind, door: u8, step: u8) {
     if !maps::admit_event(scene.now_ns) {
         maps::count(Counter::EventCapped);

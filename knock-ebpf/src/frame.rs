@@ -1,7 +1,9 @@
 //! The packet in kernel memory: the only place that touches packet pointers.
 
 use aya_ebpf::{helpers::bpf_xdp_get_buff_len, programs::XdpContext};
-use knock_common::frame::Frame;
+use knock_common::frame::{Frame, MAX_OFFSET};
+
+use crate::maps;
 
 /// The linear part of the frame that a program run was given.
 pub struct XdpFrame<'a> {
@@ -42,5 +44,10 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: the context is the one this run was given.
         let total = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
         total >= len as u64
+    }
+
+    #[inline(always)]
+    fn blur(&self, at: usize) -> usize {
+        maps::blur(at as u64) as usize & MAX_OFFSET
     }
 }

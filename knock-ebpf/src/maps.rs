@@ -15,12 +15,12 @@ use knock_common::{
     },
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},
-    decide::Tables,
+    decide::{Access, Tables, Visit},
     event::Event,
-    machine::Change,
+    machine::{Change, Occasion},
 };
 
-use crate::{atomic, clock};
+use crate::{atomic, clock, events::Scene};
 
 /// Read-only, patched at load.
 #[unsafe(no_mangle)]
@@ -69,8 +69,20 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Working room of one run on one CPU.
 #[repr(C)]
 pub struct Scratch {
+    /// Where numbers go through that the verifier is not to follow.
+    blur: u64,
+    /// What the events of this run have in common.
+    pub scene: Scene,
+    /// The packet under judgement.
+    pub visit: Visit,
+    /// What the doors of its port say.
+    pub access: Access,
+    /// When and where the knock arrives.
+    pub occasion: Occasion,
     /// What the knock did.
     pub change: Change,
+    /// Whether that holds: no other CPU came between.
+    pub is_kept: bool,
     /// A record under construction.
     pub fresh: Attempts,
 }
@@ -140,6 +152,18 @@ pub fn scratch() -> Option<*mut Scratch> {
     SCRATCH.get_ptr_mut(0)
 }
 
+/// Returns the number, by a way through memory that the verifier does not follow.
+#[inline(always)]
+pub fn blur(number: u64) -> u64 {
+    let Some(scratch) = scratch() else { return 0 };
+    // SAFETY: the entry is this CPU's own; the field is an aligned word.
+    let cell = unsafe { &raw mut (*scratch).blur };
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(cell, number) };
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(cell) }
+}
+
 /// Returns the record of a source that got no further than a first step.
 #[inline(always)]
 pub fn first_attempts(source: &Address) -> Option<*mut Attempts> {
@@ -202,7 +226,7 @@ pub fn admit_event(now_ns: u64) -> bool {
     admit(EVENT_BUDGET, now_ns, settings().events())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn admit(index: u32, now_ns: u64, limit: u32) -> bool {
     let Some(word) = BUDGETS.get_ptr_mut(index) else { return false };
     // Other CPUs take from the same word; one that loses four times in a row goes without.
@@ -260,9 +284,9 @@ impl Tables for Maps {
         settings().has_allow() != 0
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn is_listed(&self, list: List, door: u8, address: &Address) -> bool {
-        let data = PrefixKey { list: list.number(), door, _pad: [0; 2], address: *address };
+        let data = PrefixKey::new(list, door, address);
         PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, data)).is_some()
     }
 

@@ -9,7 +9,11 @@ use knock_common::{
     verdict::{Action, Mode, Verdict},
 };
 
-use crate::{attempts, frame::XdpFrame, maps};
+use crate::{
+    attempts,
+    frame::XdpFrame,
+    maps::{self, Maps, Scratch},
+};
 
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
 #[xdp(frags)]
@@ -26,16 +30,31 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn judge(ctx: &XdpContext) -> Verdict {
     let frame = XdpFrame::new(ctx);
-    let segment = match parse::parse(&frame) {
-        Ok(segment) => segment,
-        Err(verdict) => return verdict,
-    };
-    let Decision { verdict, is_grant_expired, knock } = decide::decide(&frame, &segment, &maps::Maps);
-    if is_grant_expired {
+    let Some(scratch) = maps::scratch() else { return Verdict::BadIp };
+    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
+    let scratch = unsafe { &mut *scratch };
+    let classified = parse::parse(&frame)
+        .and_then(|segment| decide::classify(&frame, &segment, &Maps, &mut scratch.visit));
+    match classified {
+        Ok(()) => {
+            scratch.scene.interface = frame.interface();
+            receive(scratch)
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// Decides on the visit in the working room.
+// Not inlined, and given nothing that depends on how the packet was parsed: the verifier goes through it once, not
+// once for each of the ways a packet can be parsed.
+#[inline(never)]
+fn receive(scratch: &mut Scratch) -> Verdict {
+    let Decision { verdict, is_judged } = decide::decide(&scratch.visit, &Maps, &mut scratch.access);
+    if scratch.access.is_expired && !scratch.access.is_granted {
         maps::count(Counter::GrantExpired);
     }
-    if let Some(visit) = knock {
-        attempts::knock(&visit, frame.interface());
+    if is_judged {
+        attempts::knock(scratch);
     }
     verdict
 }

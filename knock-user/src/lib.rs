@@ -2,5 +2,8 @@
 
 pub mod client;
 pub mod config;
+pub mod generation;
+pub mod loader;
 pub mod service;
 pub mod step;
+pub mod wire;

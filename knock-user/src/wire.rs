@@ -1,0 +1,81 @@
+//! Shared types as aya takes them, and typed handles to the maps of a loaded program.
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
+};
+use bytemuck::Pod;
+use knock_common::{abi, names};
+
+/// A plain value on its way into or out of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Wire<T>(pub T);
+
+// SAFETY: `T: bytemuck::Pod` has no padding and every bit pattern is valid; `Wire` is transparent.
+unsafe impl<T: Pod> aya::Pod for Wire<T> {}
+
+/// A map of the program has another kind than its name says: the embedded object is not of this build.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "map {0} is not in the embedded object as this program knows it: build again with `cargo xtask build`"
+)]
+pub struct WrongMap(&'static str);
+
+/// The map of door rules.
+pub type Doors<T> = Array<T, Wire<abi::DoorRule>>;
+/// The map of interned sets of doors.
+pub type PortDoors<T> = Array<T, Wire<abi::PortDoors>>;
+/// The trie of prefixes.
+pub type Prefixes<T> = LpmTrie<T, Wire<abi::PrefixKey>, u32>;
+/// The map of grants.
+pub type Grants<T> = HashMap<T, Wire<abi::GrantKey>, Wire<abi::Grant>>;
+/// A map of attempts.
+pub type AttemptMap<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Attempts>>;
+/// The counters.
+pub type Counters<T> = PerCpuArray<T, u64>;
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $function:ident, $name:expr, $kind:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// When the object has no such map.
+        pub fn $function(ebpf: &mut Ebpf) -> Result<$kind<&mut MapData>, WrongMap> {
+            map(ebpf, $name)?.try_into().map_err(|_| WrongMap($name))
+        }
+    };
+}
+
+handle!(
+    /// Opens the map of door rules.
+    doors, names::DOORS, Doors
+);
+handle!(
+    /// Opens the map of sets of doors.
+    port_doors, names::PORT_DOORS, PortDoors
+);
+handle!(
+    /// Opens the trie of prefixes.
+    prefixes, names::PREFIXES, Prefixes
+);
+handle!(
+    /// Opens the map of grants.
+    grants, names::GRANTS, Grants
+);
+handle!(
+    /// Opens the map of sources with a first step.
+    first_attempts, names::FIRST_ATTEMPTS, AttemptMap
+);
+handle!(
+    /// Opens the map of sources that got further.
+    later_attempts, names::LATER_ATTEMPTS, AttemptMap
+);
+handle!(
+    /// Opens the counters.
+    counters, names::COUNTERS, Counters
+);
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, WrongMap> {
+    ebpf.map_mut(name).ok_or(WrongMap(name))
+}
