@@ -10,6 +10,7 @@ use knock_common::{
 
 use crate::{
     generation::Generation,
+    pins::PinDir,
     wire::{self, Wire},
 };
 
@@ -66,6 +67,23 @@ impl Gate {
     pub fn program(&mut self) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(names::PROGRAM).context("the embedded object has no program")?;
         program.try_into().context("the embedded program is not for XDP")
+    }
+
+    /// Pins every map, replacing pins that an earlier process left.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn pin_maps(&self, pins: &PinDir) -> Result<()> {
+        for (name, map) in self.ebpf.maps() {
+            // The kernel's own sections have names with a dot, which a BPF file system refuses, and no readers.
+            if name.contains('.') {
+                continue;
+            }
+            let path = pins.map(name);
+            PinDir::remove(&path)?;
+            map.pin(&path).with_context(|| format!("pinning the map {name} at {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Returns the sum of a counter over all CPUs.

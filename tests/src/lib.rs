@@ -1,7 +1,9 @@
-//! What the tests share: network namespaces, the program under test, and the stock programs it is tried against.
+//! What the tests share: the gate on single packets, network namespaces, the program under test, and the stock
+//! programs it is tried against.
 
 pub mod client;
 pub mod daemon;
+pub mod gate;
 pub mod netns;
 pub mod program;
 pub mod scene;

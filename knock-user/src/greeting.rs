@@ -1,0 +1,74 @@
+//! The first lines of `run`: is this machine protected, and what to try next.
+
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+
+use crate::{
+    attach::Attached,
+    config::{Config, Mode},
+    step::Step,
+};
+
+/// Says on standard error whether the machine is protected, and for the built-in example how to knock.
+pub fn print(config: &Config, attached: &[Attached], is_example: bool) {
+    let where_ = attached
+        .iter()
+        .map(|one| format!("{} ({})", one.interface, one.way))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let doors = match config.doors.len() {
+        1 => "1 door".to_owned(),
+        many => format!("{many} doors"),
+    };
+    match config.mode {
+        Mode::Guard => {
+            let hidden: Vec<String> =
+                config.doors.iter().flat_map(|door| &door.opens).map(ToString::to_string).collect();
+            anstream::eprintln!("protected: {where_}, mode guard, {doors}; hidden: {}", hidden.join(" "));
+        }
+        Mode::Observe => anstream::eprintln!(
+            "NOT protected: {where_}, mode observe, {doors}: everything is judged and nothing is dropped"
+        ),
+    }
+    if is_example {
+        example(config, attached);
+    }
+}
+
+fn example(config: &Config, attached: &[Attached]) {
+    let Some(door) = config.doors.first() else { return };
+    let host = attached.iter().find_map(|one| address(&one.interface)).map_or("HOST".to_owned(), |ip| ip.to_string());
+    let ours = door.knock.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let stock = door.knock.iter().map(stock_form).collect::<Option<Vec<_>>>();
+    eprintln!("This is the built-in example, with a sequence made for this run. From another machine:");
+    eprintln!("    xdp-knock knock {host} {ours}");
+    if let Some(stock) = stock {
+        eprintln!("    knock -d 100 {host} {}        # the stock client", stock.join(" "));
+    }
+    eprintln!("For a configuration of your own: xdp-knock init");
+}
+
+/// The step as Debian's `knock` takes it; it has no echo.
+fn stock_form(step: &Step) -> Option<String> {
+    match step {
+        Step::Tcp(port) => Some(format!("{port}:tcp")),
+        Step::Udp(port) => Some(format!("{port}:udp")),
+        Step::Icmp { .. } => None,
+    }
+}
+
+/// Returns an address of the interface that another machine can reach, IPv4 first.
+fn address(interface: &str) -> Option<IpAddr> {
+    let addresses: Vec<IpAddr> = getifaddrs()
+        .ok()?
+        .filter(|one| one.interface_name == interface)
+        .filter_map(|one| {
+            let storage = one.address?;
+            let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    addresses.iter().find(|ip| ip.is_ipv4()).or(addresses.first()).copied()
+}
