@@ -175,8 +175,14 @@ impl Daemon {
         self.event("promoted", |event| event["source"] == source.to_string() && event["door"] == door)
     }
 
-    /// What it printed as diagnostics so far.
-    pub fn errors(&self) -> String {
+    /// Waits until its diagnostics have a word in them, and returns them.
+    pub fn diagnostics(&self, word: &str) -> String {
+        program::poll(&format!("a word about `{word}`"), PATIENCE, || {
+            Some(self.errors()).filter(|all| all.contains(word))
+        })
+    }
+
+    fn errors(&self) -> String {
         self.errors.lock().expect("no holder panics").clone()
     }
 
