@@ -240,7 +240,7 @@ pub struct Attempts {
     pub epoch_ns: u64,
     /// Generation that the attempts belong to; another one voids them.
     pub generation: u32,
-    /// Where the next accepted knock is noted, modulo [`MAX_ACCEPTED`].
+    /// Where the next accepted knock is noted if no entry is free, modulo [`MAX_ACCEPTED`].
     pub next: u32,
     /// The attempts.
     pub slots: [Attempt; MAX_SLOTS],

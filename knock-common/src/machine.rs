@@ -1,8 +1,8 @@
 //! The sequence machine: what one knock does to all attempts of its source.
 //!
 //! Every door judges each knock on its own. For an open attempt a knock is one of four things, tried in this order:
-//! a duplicate of a step it accepted (ignored, no timer moves), its next step (accepted), too late (the attempt is
-//! void), or wrong (the attempt is void). After that, and for doors without an attempt, it is tried as a first step.
+//! too late (the attempt is void), a duplicate of a step it accepted (ignored, no timer moves), its next step
+//! (accepted), or wrong (the attempt is void). A knock that voids an attempt, or meets none, is tried as a first step.
 
 use crate::{
     abi::{
@@ -89,7 +89,10 @@ impl Knock {
             && accepted.tag == self.tag;
         let is_recent = match self.proto {
             Proto::Tcp => true,
-            Proto::Udp | Proto::Icmp => now_units.wrapping_sub(accepted.at_units) <= DUPLICATE_UNITS,
+            // Signed: a clock that reads less than at acceptance makes no copy a second knock.
+            Proto::Udp | Proto::Icmp => {
+                now_units.wrapping_sub(accepted.at_units).cast_signed() <= DUPLICATE_UNITS.cast_signed()
+            }
         };
         is_same && is_recent
     }
@@ -249,6 +252,8 @@ pub fn advance<T: Tables>(attempts: &mut Attempts, occasion: &mut Occasion, tabl
         occasion.starts = others;
         start(attempts, door, occasion.now_ns, tables, change);
     }
+    // Doors are left only if even empty slots did not suffice.
+    change.no_slot |= occasion.starts;
     remember(attempts, occasion, change);
 }
 
@@ -293,17 +298,18 @@ fn judge_slot<T: Tables>(
         change.freed |= bit;
         return;
     };
-    if !counts(rule, door, occasion, *tables) {
-        change.is_later |= slot.step > 1;
-        return;
-    }
     let door_bit = 1_u64.wrapping_shl(u32::from(door));
+    // First of all, so that an attempt nobody goes on with does not keep its slot from other doors.
     if is_timed_out(slot, rule, occasion.now_ns) {
         if slot.step < rule.step_count {
             change.timed_out |= door_bit;
         }
         slot.step = 0;
         change.freed |= bit;
+        return;
+    }
+    if !counts(rule, door, occasion, *tables) {
+        change.is_later |= slot.step > 1;
         return;
     }
     if copies & bit != 0 {
@@ -383,15 +389,18 @@ fn start<T: Tables>(attempts: &mut Attempts, door: u8, now_ns: u64, tables: &T, 
 /// Forgets what was accepted by slots that were given up, and notes the knock for those that accepted it.
 #[inline(always)]
 fn remember(attempts: &mut Attempts, occasion: &Occasion, change: &Change) {
-    for accepted in &mut attempts.accepted {
+    let mut place = usize::try_from(attempts.next).unwrap_or(0) % MAX_ACCEPTED;
+    for (index, accepted) in attempts.accepted.iter_mut().enumerate() {
         accepted.slots &= !change.freed;
+        if accepted.slots == 0 {
+            place = index;
+        }
     }
     if change.taken == 0 {
         return;
     }
-    let next = usize::try_from(attempts.next).unwrap_or(0) % MAX_ACCEPTED;
     attempts.next = attempts.next.wrapping_add(1);
-    let Some(entry) = attempts.accepted.get_mut(next) else { return };
+    let Some(entry) = attempts.accepted.get_mut(place) else { return };
     *entry = Accepted {
         tag: occasion.knock.tag,
         at_units: units(occasion.now_ns),

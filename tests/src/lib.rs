@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests of the real program share with those of the pure core.
+
+pub mod gate;
