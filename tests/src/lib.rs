@@ -2,5 +2,11 @@
 
 pub mod corpus;
 pub mod gate;
+pub mod kernel;
+pub mod model;
 pub mod packet;
+pub mod plain;
+pub mod random;
+pub mod shape;
 pub mod specimens;
+pub mod traffic;
