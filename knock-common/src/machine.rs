@@ -392,15 +392,18 @@ fn start<T: Tables>(attempts: &mut Attempts, door: u8, now_ns: u64, tables: &T, 
 /// Forgets what was accepted by slots that were given up, and notes the knock for those that accepted it.
 #[inline(always)]
 fn remember(attempts: &mut Attempts, occasion: &Occasion, change: &mut Change) {
-    [change.place, ..] = attempts.next.to_le_bytes();
-    for (index, accepted) in attempts.accepted.iter_mut().enumerate() {
+    for accepted in &mut attempts.accepted {
         accepted.slots &= !change.freed;
-        if accepted.slots == 0 {
-            [change.place, ..] = index.to_le_bytes();
-        }
     }
     if change.taken == 0 {
         return;
+    }
+    // Kept in memory, not in a register: the verifier then goes on with one place instead of sixteen.
+    [change.place, ..] = attempts.next.to_le_bytes();
+    for (index, accepted) in attempts.accepted.iter().enumerate() {
+        if accepted.slots == 0 {
+            [change.place, ..] = index.to_le_bytes();
+        }
     }
     attempts.next = attempts.next.wrapping_add(1);
     let place = usize::from(change.place) % MAX_ACCEPTED;

@@ -93,10 +93,10 @@ pub fn check_interfaces(names: &[String]) -> Result<()> {
 /// # Errors
 /// When the interface refuses, with the reason in words and the way out.
 pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &PinDir) -> Result<Attached> {
-    if let Some(left) = pins.left_link(interface)? {
-        if let Some(attached) = adopt(program, interface, left, pins)? {
-            return Ok(attached);
-        }
+    if let Some(left) = pins.left_link(interface)?
+        && let Some(attached) = adopt(program, interface, left, pins)?
+    {
+        return Ok(attached);
     }
     let (link, way) = match wish {
         Wish::Native => (native(program, interface)?, Way::Native),
@@ -171,7 +171,7 @@ fn explain(error: &ProgramError, interface: &str, mode: XdpMode) -> Refusal {
             )
         }
         Some(Errno::EOPNOTSUPP) => {
-            format!("its driver has no native XDP; use --attach generic, or auto to fall back")
+            "its driver has no native XDP; use --attach generic, or auto to fall back".to_owned()
         }
         Some(Errno::ERANGE | Errno::EINVAL) => format!(
             "its driver refuses the present settings ({error}): lower the MTU, or turn LRO off (`ethtool -K {interface} lro off`)"
@@ -183,10 +183,12 @@ fn explain(error: &ProgramError, interface: &str, mode: XdpMode) -> Refusal {
 }
 
 fn errno_of(error: &ProgramError) -> Option<Errno> {
-    let io = match error {
-        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
-        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
-        _ => None,
+    let number = if let ProgramError::SyscallError(SyscallError { io_error, .. }) = error {
+        io_error.raw_os_error()
+    } else if let ProgramError::XdpError(XdpError::NetlinkError(error)) = error {
+        error.raw_os_error()
+    } else {
+        None
     };
-    io.map(Errno::from_raw)
+    number.map(Errno::from_raw)
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The BPF object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-knock"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-knock"));
 
 /// What a load may be asked for beside the generation.
 #[derive(Clone, Copy, Debug, Default)]

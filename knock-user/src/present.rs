@@ -26,12 +26,9 @@ fn program_id(interface: &str) -> Option<u32> {
         let connection = tokio::spawn(connection);
         let link = handle.link().get().match_name(interface.to_owned()).execute().try_next().await.ok()??;
         connection.abort();
-        link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(facts) => facts.iter().find_map(|fact| match fact {
-                LinkXdp::ProgId(id) => Some(*id),
-                _ => None,
-            }),
-            _ => None,
+        link.attributes.iter().find_map(|attribute| {
+            let LinkAttribute::Xdp(facts) = attribute else { return None };
+            facts.iter().find_map(|fact| if let LinkXdp::ProgId(id) = fact { Some(*id) } else { None })
         })
     })
 }

@@ -1,12 +1,15 @@
 //! The program loads on this kernel, in time, and its size is printed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
 };
+
+/// What the verifier may go through with every list in use: far from its limit of a million.
+const VERIFIED_BUDGET: u32 = 250_000;
 
 const CONFIG: &str = r#"
 [xdp]
@@ -25,17 +28,27 @@ fn the_program_loads_in_under_a_second() {
     let (config, _) = Config::parse("test", CONFIG).expect("a good configuration");
     let generation = Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("compiles");
     for options in [Options::default(), Options { trace: true, ..Options::default() }] {
-        let started = Instant::now();
         let mut gate = Gate::load(&generation, options).unwrap_or_else(|error| panic!("{error:?}"));
-        let took = started.elapsed();
-        let program = gate.program().expect("the program");
-        let info = program.info().expect("program info");
+        // Other tests share the machine: the quickest of five is what the load takes.
+        let took = (0..5).map(|_| time_of_load(&generation, options)).min().expect("five loads");
+        let info = gate.program().expect("the program").info().expect("program info");
+        let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
         println!(
-            "{options:?}: loaded in {took:?}, {:?} verified instructions, {:?} bytes translated, {} jited",
-            info.verified_instruction_count(),
-            info.size_translated(),
+            "{options:?}: loads in {took:?}, {verified} verified instructions, {} bytes jited",
             info.size_jitted()
         );
-        assert!(took.as_secs() < 1, "loading took {took:?}");
+        assert!(took < Duration::from_secs(1), "loading took {took:?}");
+        assert!(
+            verified < VERIFIED_BUDGET,
+            "{verified} verified instructions: name the reason and raise the budget"
+        );
     }
+}
+
+fn time_of_load(generation: &Generation, options: Options) -> Duration {
+    let started = Instant::now();
+    let gate = Gate::load(generation, options);
+    let took = started.elapsed();
+    gate.unwrap_or_else(|error| panic!("{error:?}"));
+    took
 }
