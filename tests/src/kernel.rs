@@ -1,0 +1,135 @@
+//! The real program in the kernel, run packet by packet with `BPF_PROG_TEST_RUN` and a clock that the test sets.
+
+use std::collections::HashMap;
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, RingBuf},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use bytemuck::Pod;
+use knock_common::{
+    abi::{Address, Attempts, Grant, GrantKey, MAX_DOORS},
+    counter::COUNTERS,
+    event::Event,
+    names,
+    verdict::Action,
+};
+use knock_user::{
+    config::Config,
+    generation::{DEFAULT_EPHEMERAL, Generation},
+    loader::{Gate, Options},
+    wire::{AttemptMap, Counters, Grants, Wire},
+};
+
+/// Compiles a configuration as generation 1, with Linux's own ephemeral range.
+pub fn compile(config: &str) -> Generation {
+    let (config, _) = Config::parse("test", config).unwrap_or_else(|error| panic!("{error}"));
+    Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("few sets of doors")
+}
+
+/// The program, loaded and attached to nothing, and its maps.
+pub struct Kernel {
+    gate: Gate,
+    clock: Array<MapData, u64>,
+    budgets: Array<MapData, u64>,
+    counters: Counters<MapData>,
+    events: RingBuf<MapData>,
+    /// Records of sources that got no further than a first step.
+    pub first: AttemptMap<MapData>,
+    /// Records of sources that got further.
+    pub later: AttemptMap<MapData>,
+    /// Grants, live and expired.
+    pub grants: Grants<MapData>,
+}
+
+impl Kernel {
+    /// Loads the program for a generation, on the test clock.
+    pub fn load(generation: &Generation) -> Self {
+        let options = Options { test_clock: true, ..Options::default() };
+        let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
+        let ebpf = &mut gate.ebpf;
+        Self {
+            clock: take(ebpf, names::TEST_CLOCK),
+            budgets: take(ebpf, names::BUDGETS),
+            counters: take(ebpf, names::COUNTERS),
+            events: take(ebpf, names::EVENTS),
+            first: take(ebpf, names::FIRST_ATTEMPTS),
+            later: take(ebpf, names::LATER_ATTEMPTS),
+            grants: take(ebpf, names::GRANTS),
+            gate,
+        }
+    }
+
+    /// Sets the time.
+    pub fn set_now_ns(&mut self, now_ns: u64) {
+        self.clock.set(0, now_ns, 0).expect("the clock is an array");
+    }
+
+    /// Runs one frame of 14 bytes or more.
+    pub fn run(&mut self, frame: &[u8]) -> Action {
+        run(self.gate.program().expect("the program"), frame)
+    }
+
+    /// Returns the program, for runs on several CPUs.
+    pub fn program(&mut self) -> &Xdp {
+        self.gate.program().expect("the program")
+    }
+
+    /// Returns all counters by number, summed over the CPUs.
+    pub fn counts(&self) -> [u64; COUNTERS] {
+        std::array::from_fn(|number| {
+            let number = u32::try_from(number).expect("few counters");
+            self.counters.get(&number, 0).expect("a counter").iter().sum()
+        })
+    }
+
+    /// Returns the rate budgets: one a door, then the one of events.
+    pub fn budgets(&self) -> [u64; MAX_DOORS + 1] {
+        std::array::from_fn(|index| {
+            let index = u32::try_from(index).expect("few budgets");
+            self.budgets.get(&index, 0).expect("a budget")
+        })
+    }
+
+    /// Takes all events out of the ring, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            events.push(bytemuck::pod_read_unaligned(&item));
+        }
+        events
+    }
+
+    /// Returns the first, then the later records.
+    pub fn attempts(&self) -> [HashMap<Address, Attempts>; 2] {
+        [all(&self.first), all(&self.later)]
+    }
+
+    /// Returns all grants.
+    pub fn all_grants(&self) -> HashMap<GrantKey, Grant> {
+        all(&self.grants)
+    }
+}
+
+/// Runs one frame of 14 bytes or more through a program.
+pub fn run(program: &Xdp, frame: &[u8]) -> Action {
+    let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::default() };
+    match program.test_run(options).expect("a test run").return_value {
+        1 => Action::Drop,
+        2 => Action::Pass,
+        other => panic!("the program returned {other}"),
+    }
+}
+
+fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> M {
+    let map = ebpf.take_map(name).unwrap_or_else(|| panic!("no map {name}"));
+    M::try_from(map).unwrap_or_else(|_| panic!("map {name} is of another kind"))
+}
+
+fn all<K: Pod + Eq + std::hash::Hash, V: Pod>(
+    map: &aya::maps::HashMap<MapData, Wire<K>, Wire<V>>,
+) -> HashMap<K, V> {
+    let entries = aya::maps::HashMap::iter(map);
+    entries.map(|entry| entry.expect("a readable map")).map(|(key, value)| (key.0, value.0)).collect()
+}
