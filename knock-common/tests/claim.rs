@@ -22,6 +22,9 @@ use source::{Source, packet};
 /// Which ending came, and the numbers of the knocks that opened the door.
 type Outcome = (usize, BTreeSet<u8>);
 
+/// Stands for no knock, but for the first map losing the source's record.
+const EVICTION: u8 = u8::MAX;
+
 /// What a source sends: some knocks in order, some at once, and one of several endings in order again.
 struct Scenario {
     gate: Gate,
@@ -43,6 +46,8 @@ impl Scenario {
             endings.push(numbers(knocks.len(), knocks.len() + ending.len()));
             knocks.extend(ending);
         }
+        let wrong_then_last = endings.last().expect("three endings");
+        endings.push(vec![wrong_then_last[0], EVICTION, wrong_then_last[1]]);
         Self {
             gate: Gate::new(vec![Door::of(&sequence)], &[]),
             knocks,
@@ -56,7 +61,8 @@ impl Scenario {
     /// Judges knocks one after another.
     fn in_order(&self, memory: &mut Memory, numbers: &[u8], opened: &mut BTreeSet<u8>) {
         for number in numbers {
-            let mut cpu = Cpu::new(At::Begin, *number);
+            let at = if *number == EVICTION { At::Evict(Map::First) } else { At::Begin };
+            let mut cpu = Cpu::new(at, *number);
             while cpu.at != At::Done {
                 step(memory, &mut cpu, &self.gate, &self.knocks);
             }
@@ -69,7 +75,7 @@ impl Scenario {
         let (mut memory, mut opened) = (Memory::default(), BTreeSet::new());
         self.in_order(&mut memory, &numbers(0, self.before), &mut opened);
         let knocks = numbers(self.before, self.before + self.at_once).into_iter();
-        let losses = self.evictions.iter().map(|map| Cpu::new(At::Evict(*map), u8::MAX));
+        let losses = self.evictions.iter().map(|map| Cpu::new(At::Evict(*map), EVICTION));
         let cpus: Vec<Cpu> = knocks.map(|number| Cpu::new(At::Begin, number)).chain(losses).collect();
         let (mut outcomes, mut seen, mut open) = (HashSet::new(), HashSet::new(), vec![(memory, cpus)]);
         while let Some((memory, cpus)) = open.pop() {
@@ -138,7 +144,8 @@ impl Scenario {
     }
 
     fn judge(&self, source: &mut Source, numbers: &[u8], opened: &mut BTreeSet<u8>) {
-        for number in numbers {
+        // It comes behind a wrong knock, which leaves nothing to lose.
+        for number in numbers.iter().filter(|number| **number != EVICTION) {
             let now_ns = SECOND + 1_000 * u64::from(*number);
             let change = source.send(&self.gate, &self.knocks[usize::from(*number)], now_ns);
             opened.extend((change.promoted != 0).then_some(*number));

@@ -43,6 +43,12 @@ fn slots(source: &Source) -> Vec<(u8, u64, u64)> {
     used.map(|slot| (slot.step, slot.started_ns, slot.last_ns)).collect()
 }
 
+/// Whether a knock changed nothing for any door.
+fn is_nothing(change: &Change) -> bool {
+    let Change { started, advanced, promoted, reset, timed_out, duplicate, no_slot, .. } = *change;
+    started | advanced | promoted | reset | timed_out | duplicate | no_slot == 0
+}
+
 #[test]
 fn the_steps_in_order_open_and_only_the_last_one_does() {
     let (steps, gate) = three_steps();
@@ -112,7 +118,7 @@ fn a_knock_of_a_protocol_that_the_door_does_not_use_changes_nothing() {
     let before = source.attempts;
 
     for knock in [packet(&udp(7001), 8), packet(&udp(9), 8), packet(&echo(56), 8)] {
-        assert_eq!(source.send(&gate, &knock, at(2)), Change::NONE);
+        assert!(is_nothing(&source.send(&gate, &knock, at(2))));
         assert_eq!(source.attempts, before);
     }
     assert_eq!(source.send(&gate, &packet(&tcp(9), 8), at(2)).reset, 1);
@@ -123,7 +129,7 @@ fn udp_to_the_ephemeral_range_is_taken_for_replies_unless_a_step_lies_there() {
     let (steps, gate) = three_steps();
     let reply = packet(&udp(40_000), 8);
     let mut source = begun(&gate, &steps, 1);
-    assert_eq!(source.send(&gate, &reply, at(2)), Change::NONE);
+    assert!(is_nothing(&source.send(&gate, &reply, at(2))));
     assert_eq!(source.send(&gate, &packet(&udp(32_767), 8), at(2)).reset, 1, "one below the range");
     assert_eq!(begun(&gate, &steps, 1).send(&gate, &packet(&udp(61_000), 8), at(2)).reset, 1, "one above");
 
@@ -244,7 +250,7 @@ fn a_knock_at_another_destination_neither_advances_nor_resets() {
     let mut source = begun(&gate, &[tcp(7001)], 1);
     let before = source.attempts;
 
-    assert_eq!(source.send_visit(&gate, &visit(&gate, 2, SOURCE, elsewhere), at(2)), Change::NONE);
+    assert!(is_nothing(&source.send_visit(&gate, &visit(&gate, 2, SOURCE, elsewhere), at(2))));
     assert_eq!(source.attempts, before);
     assert_eq!(source.send_visit(&gate, &visit(&gate, 2, SOURCE, HOST), at(3)).promoted, 1);
 }
