@@ -88,7 +88,8 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
     }
     visit.role = role;
     visit.knock = knock;
-    (visit.source, visit.destination) = segment.addresses(frame).ok_or(Verdict::BadIp)?;
+    visit.source = segment.source(frame).ok_or(Verdict::BadIp)?;
+    visit.destination = segment.destination(frame).ok_or(Verdict::BadIp)?;
     Ok(())
 }
 

@@ -298,16 +298,22 @@ fn icmp<F: Frame + ?Sized>(frame: &F, body: &Body, echo_request: u8) -> Result<T
 }
 
 impl Segment {
-    /// Returns source and destination, IPv4 in mapped form.
+    /// Returns the source, IPv4 in mapped form.
     #[inline(always)]
-    pub fn addresses<F: Frame + ?Sized>(&self, frame: &F) -> Option<(Address, Address)> {
+    pub fn source<F: Frame + ?Sized>(&self, frame: &F) -> Option<Address> {
         if self.is_v6 {
-            return Some((frame.read(self.ip_at.wrapping_add(8))?, frame.read(self.ip_at.wrapping_add(24))?));
+            return frame.read(self.ip_at.wrapping_add(8));
         }
-        Some((
-            mapped(frame.read(self.ip_at.wrapping_add(12))?),
-            mapped(frame.read(self.ip_at.wrapping_add(16))?),
-        ))
+        frame.read(self.ip_at.wrapping_add(12)).map(mapped)
+    }
+
+    /// Returns the destination, IPv4 in mapped form.
+    #[inline(always)]
+    pub fn destination<F: Frame + ?Sized>(&self, frame: &F) -> Option<Address> {
+        if self.is_v6 {
+            return frame.read(self.ip_at.wrapping_add(24));
+        }
+        frame.read(self.ip_at.wrapping_add(16)).map(mapped)
     }
 
     /// Returns whether the IPv4 header checksum is right; IPv6 has none.

@@ -34,7 +34,8 @@ fn almost_a_frame() -> impl Strategy<Value = Vec<u8>> {
 
 fn looks_right(frame: &[u8]) {
     let Ok(segment) = parse(frame) else { return };
-    let (source, destination) = segment.addresses(frame).expect("the addresses of what was parsed");
+    let source = segment.source(frame).expect("the source of what was parsed");
+    let destination = segment.destination(frame).expect("the destination of what was parsed");
     assert!(!segment.is_v6 || source[..12] != [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
     assert!(segment.is_v6 || destination[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
     segment.is_checksum_right(frame);

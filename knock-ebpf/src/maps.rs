@@ -77,6 +77,8 @@ pub struct Scratch {
     pub visit: Visit,
     /// What the doors of its port say.
     pub access: Access,
+    /// Whether its knock is to be judged.
+    pub is_judged: bool,
     /// When and where the knock arrives.
     pub occasion: Occasion,
     /// What the knock did.

@@ -20,11 +20,18 @@ use crate::{
 pub fn xdp_knock(ctx: XdpContext) -> u32 {
     let verdict = judge(&ctx);
     maps::count(verdict.counter());
-    debug!(&ctx, "verdict {}", verdict.counter() as u32);
+    trace(&ctx, verdict.counter() as u32);
     match verdict.action(Mode::from_number(maps::settings().mode())) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }
+}
+
+/// Traces a verdict by the number of its counter; nothing is left of it unless traces were asked for.
+// Not inlined: its buffers would count against the stack of every path below the entry point.
+#[inline(never)]
+fn trace(ctx: &XdpContext, verdict: u32) {
+    debug!(ctx, "verdict {}", verdict);
 }
 
 #[inline(always)]
@@ -38,7 +45,11 @@ fn judge(ctx: &XdpContext) -> Verdict {
     match classified {
         Ok(()) => {
             scratch.scene.interface = frame.interface();
-            receive(scratch)
+            let verdict = receive(scratch);
+            if scratch.is_judged {
+                judge_knock();
+            }
+            verdict
         }
         Err(verdict) => verdict,
     }
@@ -53,9 +64,7 @@ fn receive(scratch: &mut Scratch) -> Verdict {
     if scratch.access.is_expired && !scratch.access.is_granted {
         maps::count(Counter::GrantExpired);
     }
-    if is_judged {
-        judge_knock();
-    }
+    scratch.is_judged = is_judged;
     verdict
 }
 
