@@ -3,7 +3,8 @@
 use std::{collections::HashSet, env, fs, path::PathBuf};
 
 use knock_common::{
-    decide,
+    abi::Role,
+    decide::{self, Access, Visit},
     parse::parse,
     verdict::{Action, Mode, Verdict},
 };
@@ -28,8 +29,14 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
 }
 
+/// As the kernel program goes from a frame to its verdict.
 fn verdict(frame: &[u8], gate: &Gate) -> Verdict {
-    parse(frame).map_or_else(|verdict| verdict, |segment| decide::decide(frame, &segment, gate).verdict)
+    let mut visit = Visit { role: Role(0), knock: None, source: [0; 16], destination: [0; 16] };
+    let classified = parse(frame).and_then(|segment| decide::classify(frame, &segment, gate, &mut visit));
+    match classified {
+        Ok(()) => decide::decide(&visit, gate, &mut Access::default()).verdict,
+        Err(verdict) => verdict,
+    }
 }
 
 fn differing(entries: &[Entry], found: impl Fn(&Entry) -> Vec<String>) -> String {

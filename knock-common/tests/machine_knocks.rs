@@ -12,7 +12,7 @@ use proptest::prelude::*;
 mod gate;
 mod source;
 
-use gate::{Door, Gate, Prefix, SECOND, STEP_TIMEOUT, TOTAL_TIMEOUT, echo, tcp, udp};
+use gate::{Door, Gate, Prefix, SECOND, STEP_TIMEOUT, Service, TOTAL_TIMEOUT, echo, tcp, udp};
 use source::{HOST, SOURCE, Source, packet};
 
 fn one_door(steps: &[StepRule]) -> Gate {
@@ -134,6 +134,20 @@ fn udp_to_the_ephemeral_range_is_taken_for_replies_unless_a_step_lies_there() {
 }
 
 #[test]
+fn an_echo_request_out_of_turn_is_wrong_unless_echo_is_public() {
+    let steps = [tcp(7001), tcp(7102), echo(56)];
+    let sent = |public: &[Service], size: u16, count: u16| {
+        let gate = Gate::new(vec![Door::of(&steps)], public);
+        let change = begun(&gate, &steps, count).send(&gate, &packet(&echo(size), 8), at(4));
+        (change.reset, change.promoted)
+    };
+    let public: &[Service] = &[(Proto::Icmp, 0..=0)];
+
+    assert_eq!((sent(&[], 56, 1), sent(&[], 57, 2), sent(&[], 56, 2)), ((1, 0), (1, 0), (0, 1)));
+    assert_eq!((sent(public, 56, 1), sent(public, 57, 2), sent(public, 56, 2)), ((0, 0), (0, 0), (0, 1)));
+}
+
+#[test]
 fn a_record_of_another_generation_or_a_poisoned_one_counts_for_nothing() {
     let (steps, gate) = three_steps();
     let last = packet(&steps[2], 3);
@@ -205,7 +219,7 @@ fn bounded_gate() -> Gate {
 
 fn visit(gate: &Gate, number: u16, source: Address, destination: Address) -> Visit {
     let knock = packet(&gate.doors[0].rule.steps[usize::from(number) - 1], number);
-    Visit { knock, role: gate.role(Proto::Tcp, knock.port), source, destination }
+    Visit { knock: Some(knock), role: gate.role(Proto::Tcp, knock.port), source, destination }
 }
 
 #[test]

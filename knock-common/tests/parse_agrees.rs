@@ -1,9 +1,9 @@
 //! Valid frames, built and read by `etherparse`: our parser finds the same segment in them, and none in their cuts.
 
 use etherparse::{
-    Icmpv4Type, Icmpv6Type, IpAuthHeader, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions,
-    Ipv6Header, Ipv6RawExtHeader, Ipv6RoutingExtensions, NetSlice, PacketBuilder, SlicedPacket,
-    TransportSlice, VlanHeader, VlanId,
+    DoubleVlanHeader, Icmpv4Type, Icmpv6Type, IpAuthHeader, IpHeaders, IpNumber, Ipv4Header, Ipv4Options,
+    Ipv6Extensions, Ipv6Header, Ipv6RawExtHeader, Ipv6RoutingExtensions, NetSlice, PacketBuilder,
+    SingleVlanHeader, SlicedPacket, TransportSlice, VlanHeader, VlanId,
 };
 use knock_common::parse::{Segment, Transport, parse};
 use proptest::prelude::*;
@@ -56,19 +56,7 @@ fn some_plan() -> impl Strategy<Value = Plan> {
 impl Plan {
     fn frame(&self) -> Vec<u8> {
         let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
-        let tag = |at: usize| VlanId::try_new(self.tags[at]).expect("twelve bits");
-        let vlan = match self.tags.len() {
-            0 => None,
-            1 => Some(VlanHeader::Single(etherparse::SingleVlanHeader {
-                vlan_id: tag(0),
-                ..Default::default()
-            })),
-            _ => Some(VlanHeader::Double(etherparse::DoubleVlanHeader {
-                outer: etherparse::SingleVlanHeader { vlan_id: tag(0), ..Default::default() },
-                inner: etherparse::SingleVlanHeader { vlan_id: tag(1), ..Default::default() },
-            })),
-        };
-        let ip = match vlan {
+        let ip = match self.vlan() {
             Some(vlan) => link.vlan(vlan).ip(self.ip()),
             None => link.ip(self.ip()),
         };
@@ -93,6 +81,20 @@ impl Plan {
         };
         written.expect("a frame that can be");
         frame
+    }
+
+    fn vlan(&self) -> Option<VlanHeader> {
+        let tag = |id: &u16| SingleVlanHeader {
+            vlan_id: VlanId::try_new(*id).expect("twelve bits"),
+            ..Default::default()
+        };
+        match self.tags.as_slice() {
+            [] => None,
+            [only] => Some(VlanHeader::Single(tag(only))),
+            [outer, inner, ..] => {
+                Some(VlanHeader::Double(DoubleVlanHeader { outer: tag(outer), inner: tag(inner) }))
+            }
+        }
     }
 
     fn ip(&self) -> IpHeaders {
@@ -164,18 +166,14 @@ fn by_etherparse(frame: &[u8]) -> (bool, Transport) {
         TransportSlice::Udp(udp) => {
             Transport::Udp { source_port: udp.source_port(), port: udp.destination_port() }
         }
-        TransportSlice::Icmpv4(icmp) => match icmp.icmp_type() {
-            Icmpv4Type::EchoRequest(echo) => {
-                Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
-            }
-            _ => Transport::Other,
-        },
-        TransportSlice::Icmpv6(icmp) => match icmp.icmp_type() {
-            Icmpv6Type::EchoRequest(echo) => {
-                Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
-            }
-            _ => Transport::Other,
-        },
+        TransportSlice::Icmpv4(icmp) => {
+            let Icmpv4Type::EchoRequest(echo) = icmp.icmp_type() else { return (is_v6, Transport::Other) };
+            Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
+        }
+        TransportSlice::Icmpv6(icmp) => {
+            let Icmpv6Type::EchoRequest(echo) = icmp.icmp_type() else { return (is_v6, Transport::Other) };
+            Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
+        }
         TransportSlice::Igmp(_) => Transport::Other,
     };
     (is_v6, transport)

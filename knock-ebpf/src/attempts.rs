@@ -1,7 +1,9 @@
 //! A source's attempts in their two maps: who may change them, and when they move from one to the other.
 //!
 //! Lookups go first map, then later map, and a record is in the later map before it leaves the first. So a CPU that
-//! finds neither has found a source without attempts, and a knock is never judged against nothing by accident.
+//! finds neither has found a source without attempts, and a knock is never judged against nothing by accident. Both
+//! maps may forget a record at any moment. `knock-common/tests/claim.rs` runs a model of this file in every
+//! interleaving: change both together.
 
 use core::ptr;
 
@@ -95,6 +97,12 @@ fn move_on(attempts: &mut Attempts, visit: &Visit, claimed: u64) -> bool {
         maps::count(Counter::AttemptNotStored);
         return release(attempts, claimed);
     }
+    // Had the first map lost the record before the later one had it, a knock that came between found a source without
+    // attempts and went unjudged.
+    if maps::first_attempts(&visit.source) != Some(ptr::from_mut(attempts)) {
+        maps::remove_later(&visit.source);
+        return false;
+    }
     let turn_word = turn_word(attempts);
     // SAFETY: the record's memory stays mapped until this run ends; an aligned word.
     if !unsafe { atomic::compare_and_swap(turn_word, claimed, claim::moved(claimed)) } {
@@ -116,9 +124,17 @@ fn contended(turn_word: *mut u64, visit: &Visit, is_first: bool) {
     maps::count(Counter::AttemptContended);
     // SAFETY: the record's memory stays mapped until this run ends; an aligned word.
     unsafe { atomic::set_bits(turn_word, claim::POISONED) };
-    if is_first && let Some(moved) = maps::later_attempts(&visit.source) {
-        // SAFETY: as above.
-        unsafe { atomic::set_bits(self::turn_word(moved), claim::POISONED) };
+    if is_first {
+        void_later(visit);
+    }
+}
+
+/// Voids the source's record in the later map, if there is one: a knock went by it.
+#[inline(always)]
+fn void_later(visit: &Visit) {
+    if let Some(moved) = maps::later_attempts(&visit.source) {
+        // SAFETY: the record's memory stays mapped until this run ends; an aligned word.
+        unsafe { atomic::set_bits(turn_word(moved), claim::POISONED) };
     }
 }
 
@@ -135,7 +151,10 @@ fn on_stranger(scratch: &mut Scratch) {
     fresh.reset_to(claim::fresh(scene.now_ns), scene.now_ns, maps::settings().generation());
     advance(fresh, occasion, change);
     match maps::insert_first(&visit.source, fresh) {
-        Ok(()) => *is_kept = true,
+        Ok(()) => {
+            void_later(visit);
+            *is_kept = true;
+        }
         Err(EEXIST) => {
             if let Some(record) = maps::first_attempts(&visit.source) {
                 contended(turn_word(record), visit, true);

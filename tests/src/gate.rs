@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::RangeInclusive};
 
 use knock_common::{
-    abi::{Address, DoorRule, List, MAX_STEPS, PortDoors, Proto, Role, StepRule},
+    abi::{Address, DoorRule, List, MAX_STEPS, PortDoors, Proto, Role, StepRule, is_mapped},
     decide::Tables,
 };
 
@@ -64,6 +64,10 @@ pub struct Prefix {
 
 impl Prefix {
     fn holds(&self, address: &Address) -> bool {
+        is_mapped(&self.address) == is_mapped(address) && self.holds_bits(address)
+    }
+
+    fn holds_bits(&self, address: &Address) -> bool {
         (0..self.bits).all(|bit| {
             let mask = 0x80 >> (bit % 8);
             self.address[bit / 8] & mask == address[bit / 8] & mask
@@ -122,7 +126,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Returns the gate of these doors, at time 0, with Linux's own ephemeral range.
+    /// Returns the gate of these doors, at time 0, with Linux's own ephemeral range. Public echo requests may still be
+    /// steps.
     pub fn new(doors: Vec<Door>, public: &[Service]) -> Self {
         let judged = doors.iter().fold(0, |protos, door| protos | door.rule.protos);
         let mut gate = Self {
@@ -135,15 +140,16 @@ impl Gate {
             special: HashMap::new(),
             judged,
         };
-        gate.flag_doors();
+        let is_echo = |service: &&Service| service.0 == Proto::Icmp;
+        gate.flag_doors(public.iter().any(|service| is_echo(&service)));
         gate.give_roles();
-        for (proto, ports) in public {
+        for (proto, ports) in public.iter().filter(|service| !is_echo(service)) {
             gate.special.extend(ports.clone().map(|port| ((proto.bit(), port), Role(0))));
         }
         gate
     }
 
-    fn flag_doors(&mut self) {
+    fn flag_doors(&mut self, is_echo_public: bool) {
         for door in &mut self.doors {
             let steps = &door.rule.steps[..usize::from(door.rule.step_count)];
             let is_ephemeral = steps
@@ -153,6 +159,7 @@ impl Gate {
                 (is_ephemeral, DoorRule::UDP_EPHEMERAL),
                 (!door.from.is_empty(), DoorRule::FROM),
                 (!door.to.is_empty(), DoorRule::TO),
+                (is_echo_public, DoorRule::ECHO_PUBLIC),
             ];
             door.rule.flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
         }
@@ -176,18 +183,22 @@ impl Gate {
             });
             let hidden = if doors.opens == 0 { 0 } else { Role::HIDDEN };
             let index = u16::try_from(index).expect("few sets");
-            self.special.insert(place, Role(index | hidden | self.judged_bit(place.0)));
+            self.special.insert(place, Role(index | hidden | self.judged_bit(place)));
         }
     }
 
-    fn judged_bit(&self, proto: u8) -> u16 {
-        if self.judged & proto == 0 { 0 } else { Role::JUDGED }
+    /// UDP to the ephemeral range is taken for replies where no door has a step there.
+    fn judged_bit(&self, (proto, port): (u8, u16)) -> u16 {
+        let is_flagged = |door: &Door| door.rule.has(DoorRule::UDP_EPHEMERAL);
+        let is_reply =
+            proto == Proto::Udp.bit() && self.ephemeral.contains(&port) && !self.doors.iter().any(is_flagged);
+        if self.judged & proto == 0 || is_reply { 0 } else { Role::JUDGED }
     }
 }
 
 impl Tables for Gate {
     fn role(&self, proto: Proto, port: u16) -> Role {
-        let fallback = Role(self.judged_bit(proto.bit()));
+        let fallback = Role(self.judged_bit((proto.bit(), port)));
         self.special.get(&(proto.bit(), port)).copied().unwrap_or(fallback)
     }
 

@@ -33,14 +33,15 @@ impl Source {
     /// Sends a knock at a time; returns what it did.
     pub fn send(&mut self, gate: &Gate, knock: &Knock, now_ns: u64) -> Change {
         let role = gate.role(knock.proto, knock.port);
-        let visit = Visit { knock: *knock, role, source: SOURCE, destination: HOST };
+        let visit = Visit { knock: Some(*knock), role, source: SOURCE, destination: HOST };
         self.send_visit(gate, &visit, now_ns)
     }
 
     /// Sends a knock from and to any address.
     pub fn send_visit(&mut self, gate: &Gate, visit: &Visit, now_ns: u64) -> Change {
-        let starts = machine::starts(visit, gate);
-        let mut occasion = Occasion { now_ns, starts, destination: visit.destination, knock: visit.knock };
+        let knock = visit.knock.expect("a visit with a knock");
+        let mut occasion = Occasion { now_ns, starts: 0, destination: visit.destination, knock };
+        occasion.note(visit, gate);
         let mut change = Change::NONE;
         machine::advance(&mut self.attempts, &mut occasion, gate, &mut change);
         change

@@ -44,7 +44,8 @@ fn tcp_ports(table: &mut Table) {
     }
 }
 
-/// Every UDP port is a place to knock, also in the ephemeral range; the doors tell replies from knocks.
+/// Every UDP port is a place to knock but those of the ephemeral range, where replies to the host's own traffic come
+/// in and no door has a step.
 fn udp_ports(table: &mut Table) {
     let ports = [
         (0, Knock),
@@ -56,10 +57,14 @@ fn udp_ports(table: &mut Table) {
         (7001, Knock),
         (7002, Knock),
         (9000, Knock),
-        (40_000, Knock),
-        (51_819, Knock),
+        (32_767, Knock),
+        (32_768, Unrelated),
+        (40_000, Unrelated),
+        (51_819, Unrelated),
         (51_820, Hidden),
-        (51_821, Knock),
+        (51_821, Unrelated),
+        (60_999, Unrelated),
+        (61_000, Knock),
         (65_535, Knock),
     ];
     for (port, verdict) in ports {
