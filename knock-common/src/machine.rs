@@ -132,6 +132,8 @@ pub struct Change {
     freed: u8,
     /// Slots that accepted the knock.
     taken: u8,
+    /// Where the knock is to be noted among the accepted.
+    place: u8,
     /// Some attempt is past its first step.
     pub is_later: bool,
     /// Steps reached by each door in `advanced` and `promoted`, or lost by each in `reset`.
@@ -150,6 +152,7 @@ impl Change {
         no_slot: 0,
         freed: 0,
         taken: 0,
+        place: 0,
         is_later: false,
         steps: [0; MAX_DOORS],
     };
@@ -388,18 +391,19 @@ fn start<T: Tables>(attempts: &mut Attempts, door: u8, now_ns: u64, tables: &T, 
 
 /// Forgets what was accepted by slots that were given up, and notes the knock for those that accepted it.
 #[inline(always)]
-fn remember(attempts: &mut Attempts, occasion: &Occasion, change: &Change) {
-    let mut place = usize::try_from(attempts.next).unwrap_or(0) % MAX_ACCEPTED;
+fn remember(attempts: &mut Attempts, occasion: &Occasion, change: &mut Change) {
+    [change.place, ..] = attempts.next.to_le_bytes();
     for (index, accepted) in attempts.accepted.iter_mut().enumerate() {
         accepted.slots &= !change.freed;
         if accepted.slots == 0 {
-            place = index;
+            [change.place, ..] = index.to_le_bytes();
         }
     }
     if change.taken == 0 {
         return;
     }
     attempts.next = attempts.next.wrapping_add(1);
+    let place = usize::from(change.place) % MAX_ACCEPTED;
     let Some(entry) = attempts.accepted.get_mut(place) else { return };
     *entry = Accepted {
         tag: occasion.knock.tag,

@@ -65,7 +65,8 @@ impl Attached {
     /// When the pin cannot be removed.
     pub fn detach(self) -> Result<()> {
         // The pin goes first and the descriptor closes last: closing is what detaches, and it is synchronous.
-        let link = self.link.unpin().with_context(|| format!("removing the link pin of {}", self.interface))?;
+        let link =
+            self.link.unpin().with_context(|| format!("removing the link pin of {}", self.interface))?;
         drop(link);
         Ok(())
     }
@@ -106,7 +107,9 @@ pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &PinDir) -> 
             Err(reason) => {
                 let link = generic(program, interface)?;
                 eprintln!("xdp-knock: WARNING: {reason}");
-                eprintln!("xdp-knock: WARNING: attached to {interface} in generic mode: protected, at three times the cost");
+                eprintln!(
+                    "xdp-knock: WARNING: attached to {interface} in generic mode: protected, at three times the cost"
+                );
                 (link, Way::Generic)
             }
         },
@@ -118,7 +121,8 @@ pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &PinDir) -> 
 /// Swaps the program into a link that an earlier process left; `None` if the link's interface is gone.
 fn adopt(program: &mut Xdp, interface: &str, left: PinnedLink, pins: &PinDir) -> Result<Option<Attached>> {
     let link: FdLink = left.unpin().with_context(|| format!("taking over the link of {interface}"))?;
-    let link = XdpLink::try_from(link).map_err(|_| anyhow!("the pinned link of {interface} is not of XDP"))?;
+    let link =
+        XdpLink::try_from(link).map_err(|_| anyhow!("the pinned link of {interface} is not of XDP"))?;
     // A link whose interface was deleted refuses its update; dropping it loses nothing.
     let Ok(id) = program.attach_to_link(link) else { return Ok(None) };
     let link = program.take_link(id).context("taking the link back")?;

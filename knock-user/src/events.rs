@@ -137,7 +137,8 @@ impl Line {
         let time = self.time.strftime("%H:%M:%S%.3f");
         let style = self.style();
         let event = self.word();
-        let who = self.source.map_or_else(|| self.iface.clone().unwrap_or_default(), |source| source.to_string());
+        let who =
+            self.source.map_or_else(|| self.iface.clone().unwrap_or_default(), |source| source.to_string());
         let door = self.door.clone().unwrap_or_default();
         let line = format!("{time}  {style}{event:<10}{style:#}  {who:<39}  {door:<12}  {}", self.rest());
         line.trim_end().to_owned()
@@ -168,7 +169,11 @@ impl Line {
     fn rest(&self) -> String {
         match self.event {
             Name::Attached => {
-                format!("{}, mode {}", self.attach.as_deref().unwrap_or_default(), self.mode.unwrap_or_default())
+                format!(
+                    "{}, mode {}",
+                    self.attach.as_deref().unwrap_or_default(),
+                    self.mode.unwrap_or_default()
+                )
             }
             Name::Detached | Name::Expired => String::new(),
             Name::Step => format!("step {}", self.step.unwrap_or_default()),

@@ -83,7 +83,7 @@ impl Generation {
                     Mode::Observe => verdict::Mode::Observe.number(),
                     Mode::Guard => verdict::Mode::Guard.number(),
                 },
-                has_allow: u8::from(!config.allow.is_empty()),
+                lists: lists(config),
                 test_clock: 0,
                 _pad: [0; 3],
             },
@@ -246,6 +246,16 @@ fn place(service: &Service) -> (usize, RangeInclusive<usize>) {
 
 fn ports_of(ports: &RangeInclusive<u16>) -> RangeInclusive<usize> {
     usize::from(*ports.start())..=usize::from(*ports.end())
+}
+
+/// Returns the bits of the lists that hold a prefix.
+fn lists(config: &Config) -> u8 {
+    let is_used = [
+        (List::Allow, !config.allow.is_empty()),
+        (List::From, config.doors.iter().any(|door| !door.from.is_empty())),
+        (List::To, config.doors.iter().any(|door| !door.to.is_empty())),
+    ];
+    is_used.iter().filter(|(_, is_used)| *is_used).fold(0, |bits, (list, _)| bits | list.bit())
 }
 
 fn prefixes(config: &Config) -> Vec<(u32, PrefixKey)> {

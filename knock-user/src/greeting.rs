@@ -12,11 +12,8 @@ use crate::{
 
 /// Says on standard error whether the machine is protected, and for the built-in example how to knock.
 pub fn print(config: &Config, attached: &[Attached], is_example: bool) {
-    let where_ = attached
-        .iter()
-        .map(|one| format!("{} ({})", one.interface, one.way))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let where_ =
+        attached.iter().map(|one| format!("{} ({})", one.interface, one.way)).collect::<Vec<_>>().join(", ");
     let doors = match config.doors.len() {
         1 => "1 door".to_owned(),
         many => format!("{many} doors"),
@@ -38,7 +35,10 @@ pub fn print(config: &Config, attached: &[Attached], is_example: bool) {
 
 fn example(config: &Config, attached: &[Attached]) {
     let Some(door) = config.doors.first() else { return };
-    let host = attached.iter().find_map(|one| address(&one.interface)).map_or("HOST".to_owned(), |ip| ip.to_string());
+    let host = attached
+        .iter()
+        .find_map(|one| address(&one.interface))
+        .map_or("HOST".to_owned(), |ip| ip.to_string());
     let ours = door.knock.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let stock = door.knock.iter().map(stock_form).collect::<Option<Vec<_>>>();
     eprintln!("This is the built-in example, with a sequence made for this run. From another machine:");

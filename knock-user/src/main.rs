@@ -18,7 +18,9 @@ const BAD_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_or_else(|error| run_failed(&error), |()| ExitCode::SUCCESS),
-        Verb::Init(args) => config::init::run(&args).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
+        Verb::Init(args) => {
+            config::init::run(&args).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }
         Verb::Check(args) => match config::check::run(&args) {
             Ok(outcome) => outcome.status().into(),
             Err(error) => failed(&error.into()),

@@ -8,13 +8,13 @@ use nix::unistd::geteuid;
 
 use crate::{
     attach::{self, Attached, Wish},
-    config::{Config, Mode, ReadError},
+    config::{Config, Mode, ReadError, Warning},
     events::{Line, Name},
     generation::{Generation, host_ephemeral},
     greeting,
     loader::{Gate, Options},
     pins::PinDir,
-    stage::{self, Stop},
+    stage::{self, Stage, Stop, View},
 };
 
 /// Loads the gate, attaches it and tails its events; Ctrl-C takes it off again.
@@ -74,7 +74,7 @@ pub enum RunError {
 /// # Errors
 /// When the gate cannot be set up, and then nothing is left attached.
 pub fn run(args: &Args) -> Result<(), RunError> {
-    let (mut config, is_example) = read_config(args)?;
+    let (mut config, warnings) = read_config(args)?;
     if !args.iface.is_empty() {
         config.interfaces.clone_from(&args.iface);
     }
@@ -91,25 +91,22 @@ pub fn run(args: &Args) -> Result<(), RunError> {
         return Err(RunError::Permission);
     }
     attach::check_interfaces(&config.interfaces)?;
-    serve(args, &config, is_example)?;
+    serve(args, &config, &warnings)?;
     Ok(())
 }
 
-fn read_config(args: &Args) -> Result<(Config, bool), RunError> {
+fn read_config(args: &Args) -> Result<(Config, Vec<Warning>), RunError> {
     let Some(path) = &args.config else {
         let text = crate::config::init::example(&args.iface)?;
         let (config, _) = Config::parse("the built-in example", &text).map_err(ReadError::Bad)?;
-        return Ok((config, true));
+        return Ok((config, Vec::new()));
     };
-    let (config, warnings) = Config::read(path)?;
-    for warning in warnings {
-        eprintln!("xdp-knock: warning: {}", warning.plain());
-    }
-    Ok((config, false))
+    Ok(Config::read(path)?)
 }
 
-fn serve(args: &Args, config: &Config, is_example: bool) -> Result<()> {
+fn serve(args: &Args, config: &Config, warnings: &[Warning]) -> Result<()> {
     let generation = Generation::compile(config, 1, &host_ephemeral())?;
+    let mut stage = Stage::open()?;
     let pins = PinDir::open(&args.pin_dir)?;
     let mut gate = Gate::load(&generation, Options { trace: args.trace, test_clock: false })?;
     gate.pin_maps(&pins)?;
@@ -120,23 +117,32 @@ fn serve(args: &Args, config: &Config, is_example: bool) -> Result<()> {
             return Err(error);
         }
     };
-    greeting::print(config, &attached, is_example);
-    let mode = match config.mode {
+    greeting::print(config, &attached, args.config.is_none());
+    for warning in warnings {
+        eprintln!("{}", warning.plain());
+    }
+    let stop = announce(&attached, config.mode, args.json)
+        .and_then(|()| stage.tail(&mut gate, &generation, View { json: args.json, trace: args.trace }));
+    let stop = stage::without_reader(stop);
+    let outcome = detach_all(attached, &pins, args.json, &stop);
+    stop.map(|_| ()).and(outcome)
+}
+
+fn announce(attached: &[Attached], mode: Mode, json: bool) -> Result<()> {
+    let mode = match mode {
         Mode::Observe => "observe",
         Mode::Guard => "guard",
     };
-    for one in &attached {
+    for one in attached {
         let line = Line {
             iface: Some(one.interface.clone()),
             attach: Some(one.way.to_string()),
             mode: Some(mode),
             ..Line::new(Timestamp::now(), Name::Attached)
         };
-        print(&line, args.json)?;
+        print(&line, json)?;
     }
-    let stop = stage::tail(&mut gate, &generation, args.json, args.trace);
-    let outcome = detach_all(attached, &pins, args.json, &stop);
-    stop.map(|_| ()).and(outcome)
+    Ok(())
 }
 
 fn attach_all(gate: &mut Gate, config: &Config, wish: Wish, pins: &PinDir) -> Result<Vec<Attached>> {

@@ -14,7 +14,8 @@ use knock_common::{
 };
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
 
@@ -39,32 +40,83 @@ pub enum Stop {
     NoReader,
 }
 
-/// Prints events until a signal comes or standard output is closed.
+/// What is shown, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Events as JSON.
+    pub json: bool,
+    /// The program's debug traces, too.
+    pub trace: bool,
+}
+
+/// What must be there before anything is attached: from then on a signal no longer ends the process where it
+/// stands, with its program left on the interfaces.
+#[derive(Debug)]
+pub struct Stage {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stage {
+    /// Catches SIGINT and SIGTERM; one that comes before [`Self::tail`] ends that at once.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn open() -> Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+        let entered = runtime.enter();
+        let caught = |kind| signal(kind).context("catching signals");
+        let signals = Signals {
+            interrupt: caught(SignalKind::interrupt())?,
+            terminate: caught(SignalKind::terminate())?,
+        };
+        drop(entered);
+        Ok(Self { runtime, signals })
+    }
+
+    /// Prints events until a signal comes or standard output is closed.
+    ///
+    /// # Errors
+    /// When the ring buffer or the grants cannot be read.
+    pub fn tail(&mut self, gate: &mut Gate, generation: &Generation, view: View) -> Result<Stop> {
+        self.runtime.block_on(run(&mut self.signals, gate, generation, view))
+    }
+}
+
+/// Takes a standard output that was closed for an end, not for an error.
 ///
 /// # Errors
-/// When the ring buffer or the grants cannot be read.
-pub fn tail(gate: &mut Gate, generation: &Generation, json: bool, trace: bool) -> Result<Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let outcome = runtime.block_on(run(gate, generation, json, trace));
+/// When the outcome is any other error.
+pub fn without_reader(outcome: Result<Stop>) -> Result<Stop> {
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(Stop::NoReader),
         other => other,
     }
 }
 
-async fn run(gate: &mut Gate, generation: &Generation, json: bool, trace: bool) -> Result<Stop> {
+async fn run(
+    signals: &mut Signals,
+    gate: &mut Gate,
+    generation: &Generation,
+    View { json, trace }: View,
+) -> Result<Stop> {
     let ring = gate.ebpf.take_map(names::EVENTS).context("the embedded object has no event ring")?;
     let mut ring = register(RingBuf::try_from(ring).context("the event ring is no ring buffer")?)?;
     let mut traces = traces(gate, trace)?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = Losses::default();
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(Stop::Signal),
-            _ = terminate.recv() => return Ok(Stop::Signal),
+            _ = signals.interrupt.recv() => return Ok(Stop::Signal),
+            _ = signals.terminate.recv() => return Ok(Stop::Signal),
             guard = ring.readable_mut() => {
                 let mut guard = guard?;
                 drain(guard.get_inner_mut(), generation, json)?;
@@ -115,7 +167,8 @@ fn drain(ring: &mut RingBuf<MapData>, generation: &Generation, json: bool) -> Re
     while let Some(item) = ring.next() {
         // A record of another size is of another program: nothing to say about it.
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) else { continue };
-        let Some(line) = Line::of_kernel(&event, door_name(generation, event.door.into()), interface(event.interface))
+        let Some(line) =
+            Line::of_kernel(&event, door_name(generation, event.door.into()), interface(event.interface))
         else {
             continue;
         };

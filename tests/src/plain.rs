@@ -37,11 +37,11 @@ impl Tables for Plain {
     }
 
     fn has_allow(&self) -> bool {
-        self.generation.settings.has_allow != 0
+        self.generation.settings.lists & List::Allow.bit() != 0
     }
 
     fn is_listed(&self, list: List, door: u8, address: &Address) -> bool {
-        let wanted = PrefixKey::new(list, door, address);
+        let wanted = PrefixKey::new(list.number(), door, address);
         self.generation.prefixes.iter().any(|(bits, key)| {
             let pairs = bytemuck::bytes_of(&wanted).iter().zip(bytemuck::bytes_of(key));
             let alike = pairs.map(|(a, b)| (a ^ b).leading_zeros()).take_while(|bits| *bits == 8).count();

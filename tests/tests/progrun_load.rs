@@ -11,10 +11,13 @@ use knock_user::{
 const CONFIG: &str = r#"
 [xdp]
 mode = "guard"
+allow = ["192.0.2.0/24"]
 [[door]]
 name = "ssh"
 opens = ["tcp/22"]
 knock = ["tcp/7101", "udp/9032", "icmp/echo?size=172", "tcp/5124"]
+from = ["0.0.0.0/0"]
+to = ["10.0.0.0/8"]
 "#;
 
 #[test]

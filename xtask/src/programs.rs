@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
-const PROGRAMS: [(&str, &str, &str); 11] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("knockd", "knockd", "the stock daemon and client that people migrate from"),
     ("nmap", "nmap", "scans that must find nothing"),
     ("nc.openbsd", "netcat-openbsd", "knocks and services over TCP and UDP"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str, &str); 11] = [
     ("curl", "curl", "a hidden web service, and metrics"),
     ("ping", "iputils-ping", "ICMP knocks"),
     ("ip", "iproute2", "namespaces and links"),
+    ("sysctl", "procps", "settings of namespaces"),
     ("ethtool", "ethtool", "offloads and driver facts"),
     ("tcpdump", "tcpdump", "captures for `explain`"),
     ("socat", "socat", "services with chosen source ports"),

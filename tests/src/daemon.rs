@@ -1,0 +1,251 @@
+//! The program under test: `xdp-knock run` in a namespace, its events and its end.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    netns::{Namespace, unique},
+    program::{self, Finished},
+};
+
+/// How long an event may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A gate that is about to be started.
+#[derive(Debug)]
+pub struct Gate<'a> {
+    namespace: &'a Namespace,
+    interfaces: Vec<String>,
+    args: Vec<String>,
+    folder: TempDir,
+    pins: PathBuf,
+}
+
+impl<'a> Gate<'a> {
+    /// A gate on interfaces of a namespace, with pins of its own.
+    pub fn new(namespace: &'a Namespace, interfaces: &[&str]) -> Self {
+        let interfaces: Vec<_> = interfaces.iter().map(|&name| name.to_owned()).collect();
+        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let pins = Path::new("/sys/fs/bpf").join(unique("pins"));
+        Self { namespace, interfaces, args: Vec::new(), folder, pins }
+    }
+
+    /// With a configuration.
+    #[must_use]
+    pub fn config(mut self, text: &str) -> Self {
+        let file = self.config_file();
+        fs::write(&file, text).expect("a writable folder");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of our own");
+        self.args.extend(["--config".to_owned(), file.display().to_string()]);
+        self
+    }
+
+    /// With more arguments.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+        self
+    }
+
+    /// Where its configuration is.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Where its pins go.
+    pub fn pins(&self) -> PathBuf {
+        self.pins.clone()
+    }
+
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = self.namespace.command(program::xdp_knock());
+        self.give_args(&mut command);
+        command
+    }
+
+    /// Adds `run` and its arguments to a command that ends in the program.
+    pub fn give_args(&self, command: &mut Command) {
+        command.arg("run");
+        for interface in &self.interfaces {
+            command.args(["--iface", interface]);
+        }
+        command.arg("--pin-dir").arg(&self.pins).args(&self.args);
+    }
+
+    /// Runs it to an end that is expected to come by itself.
+    pub fn refused(&self) -> Finished {
+        let mut command = self.namespace.bounded(program::xdp_knock());
+        self.give_args(&mut command);
+        let finished = program::run(&mut command);
+        assert!(!finished.is_success(), "expected to be refused: {finished}");
+        finished
+    }
+
+    /// Starts it and waits until it is attached everywhere.
+    pub fn start(self) -> Daemon {
+        let count = self.interfaces.len();
+        let mut daemon = Daemon::spawn(self);
+        for _ in 0..count {
+            daemon.event("attached", |_| true);
+        }
+        daemon
+    }
+}
+
+/// A gate that runs.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    events: Vec<Value>,
+    read: usize,
+    errors: Arc<Mutex<String>>,
+    pins: PathBuf,
+    /// Holds the configuration.
+    _folder: TempDir,
+}
+
+impl Daemon {
+    fn spawn(gate: Gate<'_>) -> Self {
+        let mut command = gate.command();
+        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let stdout = child.stdout.take().expect("it was piped");
+        let mut stderr = child.stderr.take().expect("it was piped");
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let errors = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&errors);
+        thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut piece) {
+                kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&piece[..length]));
+            }
+        });
+        Self { child, lines, events: Vec::new(), read: 0, errors, pins: gate.pins, _folder: gate.folder }
+    }
+
+    /// Waits for the next event of a kind that is as wanted, and returns it. Events before it are passed over.
+    pub fn event(&mut self, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while let Some(event) = self.events.get(self.read) {
+                self.read += 1;
+                if event["event"] == kind && is_wanted(event) {
+                    return event.clone();
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.note(&line),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("no event `{kind}` came in {PATIENCE:?}\n{}", self.said())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended before an event `{kind}`\n{}", self.said())
+                }
+            }
+        }
+    }
+
+    /// Waits for the promotion of a source at a door.
+    pub fn promotion(&mut self, source: IpAddr, door: &str) -> Value {
+        self.event("promoted", |event| event["source"] == source.to_string() && event["door"] == door)
+    }
+
+    /// Waits until its diagnostics have a word in them, and returns them.
+    pub fn diagnostics(&self, word: &str) -> String {
+        program::poll(&format!("a word about `{word}`"), PATIENCE, || {
+            Some(self.errors()).filter(|all| all.contains(word))
+        })
+    }
+
+    fn errors(&self) -> String {
+        self.errors.lock().expect("no holder panics").clone()
+    }
+
+    /// Where its pins are.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Stops it as Ctrl-C does, and returns its events; panics unless it ends well.
+    pub fn stop(mut self) -> Vec<Value> {
+        self.interrupt();
+        let ended =
+            program::poll("the gate to end", PATIENCE, || self.child.try_wait().expect("our own child"));
+        while let Ok(line) = self.lines.recv() {
+            self.note(&line);
+        }
+        assert!(ended.success(), "{ended}\n{}", self.said());
+        std::mem::take(&mut self.events)
+    }
+
+    /// Panics if any source was promoted; stops the gate.
+    pub fn stop_without_promotion(self) {
+        let events = self.stop();
+        let promoted = events.iter().find(|event| event["event"] == "promoted");
+        assert!(promoted.is_none(), "{promoted:?}");
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn interrupt(&self) {
+        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
+        // It may have ended by itself; then there is nothing to interrupt.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+    }
+
+    fn note(&mut self, line: &str) {
+        let event = serde_json::from_str(line);
+        self.events
+            .push(event.unwrap_or_else(|error| panic!("not an event: {error}: {line}\n{}", self.said())));
+    }
+
+    fn said(&self) -> String {
+        let events: Vec<_> = self.events.iter().map(Value::to_string).collect();
+        format!("-- events --\n{}\n-- stderr --\n{}", events.join("\n"), self.errors())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.interrupt();
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // A clean stop took them away already.
+        let _ = fs::remove_dir_all(&self.pins);
+        if thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+    }
+}
