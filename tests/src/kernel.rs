@@ -10,7 +10,7 @@ use aya::{
 use bytemuck::Pod;
 use knock_common::{
     abi::{Address, Attempts, Grant, GrantKey, MAX_DOORS},
-    counter::COUNTERS,
+    counter::{COUNTERS, Counter},
     event::Event,
     names,
     verdict::Action,
@@ -31,6 +31,12 @@ pub fn compile(config: &str) -> Generation {
 /// The program, loaded and attached to nothing, and its maps.
 pub struct Kernel {
     gate: Gate,
+    /// Its maps.
+    pub maps: Maps,
+}
+
+/// The maps that a test reads or writes.
+pub struct Maps {
     clock: Array<MapData, u64>,
     budgets: Array<MapData, u64>,
     counters: Counters<MapData>,
@@ -46,10 +52,18 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the program for a generation, on the test clock.
     pub fn load(generation: &Generation) -> Self {
-        let options = Options { test_clock: true, ..Options::default() };
+        Self::load_with(generation, Options { test_clock: true, ..Options::default() })
+    }
+
+    /// Loads the program for a generation, on the real clock.
+    pub fn load_live(generation: &Generation) -> Self {
+        Self::load_with(generation, Options::default())
+    }
+
+    fn load_with(generation: &Generation, options: Options) -> Self {
         let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
-        Self {
+        let maps = Maps {
             clock: take(ebpf, names::TEST_CLOCK),
             budgets: take(ebpf, names::BUDGETS),
             counters: take(ebpf, names::COUNTERS),
@@ -57,31 +71,39 @@ impl Kernel {
             first: take(ebpf, names::FIRST_ATTEMPTS),
             later: take(ebpf, names::LATER_ATTEMPTS),
             grants: take(ebpf, names::GRANTS),
-            gate,
-        }
+        };
+        Self { gate, maps }
     }
 
+    /// Runs one frame of 14 bytes or more.
+    pub fn run(&mut self, frame: &[u8]) -> Action {
+        run(self.parts().0, frame)
+    }
+
+    /// Returns the program and the maps apart, for runs on several CPUs.
+    pub fn parts(&mut self) -> (&Xdp, &mut Maps) {
+        (self.gate.program().expect("the program"), &mut self.maps)
+    }
+}
+
+impl Maps {
     /// Sets the time.
     pub fn set_now_ns(&mut self, now_ns: u64) {
         self.clock.set(0, now_ns, 0).expect("the clock is an array");
     }
 
-    /// Runs one frame of 14 bytes or more.
-    pub fn run(&mut self, frame: &[u8]) -> Action {
-        run(self.gate.program().expect("the program"), frame)
-    }
-
-    /// Returns the program, for runs on several CPUs.
-    pub fn program(&mut self) -> &Xdp {
-        self.gate.program().expect("the program")
+    /// Returns a counter, summed over the CPUs.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.sum(counter as u32)
     }
 
     /// Returns all counters by number, summed over the CPUs.
     pub fn counts(&self) -> [u64; COUNTERS] {
-        std::array::from_fn(|number| {
-            let number = u32::try_from(number).expect("few counters");
-            self.counters.get(&number, 0).expect("a counter").iter().sum()
-        })
+        std::array::from_fn(|number| self.sum(u32::try_from(number).expect("few counters")))
+    }
+
+    fn sum(&self, number: u32) -> u64 {
+        self.counters.get(&number, 0).expect("a counter").iter().sum()
     }
 
     /// Returns the rate budgets: one a door, then the one of events.

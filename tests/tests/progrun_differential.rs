@@ -91,7 +91,7 @@ impl Pair {
         let traffic = Traffic::new(seed.wrapping_add(number), &model);
         let mut pair =
             Self { case: case.name, seed, model, kernel, traffic, packet: 0, opened: BTreeSet::new() };
-        pair.kernel.set_now_ns(START_NS);
+        pair.kernel.maps.set_now_ns(START_NS);
         pair
     }
 
@@ -113,7 +113,7 @@ impl Pair {
         let now_ns = self.traffic.next_ns(&self.model);
         if now_ns != self.model.tables.now_ns {
             self.model.tables.now_ns = now_ns;
-            self.kernel.set_now_ns(now_ns);
+            self.kernel.maps.set_now_ns(now_ns);
         }
         let frame = self.traffic.next_frame(&self.model);
         let (verdict, expected) = self.model.run(&frame);
@@ -139,7 +139,7 @@ impl Pair {
                 self.model.first.iter().map(|(source, record)| (*source, *record)).collect();
             let Some((source, record)) = first.first_key_value() else { return };
             self.model.later.insert(*source, *record);
-            self.kernel.later.insert(Wire(*source), Wire(*record), 0).expect("room");
+            self.kernel.maps.later.insert(Wire(*source), Wire(*record), 0).expect("room");
         }
     }
 
@@ -152,10 +152,10 @@ impl Pair {
 
     fn forget(&mut self, source: &Address) {
         if self.model.first.remove(source).is_some() {
-            self.kernel.first.remove(&Wire(*source)).expect("the record that the model has");
+            self.kernel.maps.first.remove(&Wire(*source)).expect("the record that the model has");
         }
         if self.model.later.remove(source).is_some() {
-            self.kernel.later.remove(&Wire(*source)).expect("the record that the model has");
+            self.kernel.maps.later.remove(&Wire(*source)).expect("the record that the model has");
         }
     }
 
@@ -171,25 +171,25 @@ impl Pair {
                 grants.filter(|(_, grant)| grant.until_ns < now_ns).map(|(key, _)| *key).collect();
             for key in ended {
                 self.model.tables.grants.remove(&key);
-                self.kernel.grants.remove(&Wire(key)).expect("the grant that the model has");
+                self.kernel.maps.grants.remove(&Wire(key)).expect("the grant that the model has");
             }
         }
     }
 
     fn compare(&mut self) {
         let place = self.place();
-        let counts = self.kernel.counts();
+        let counts = self.kernel.maps.counts();
         for (counter, name, _) in counter::ALL {
             let (kernel, model) = (counts[counter as usize], self.model.counts[counter as usize]);
             assert_eq!(kernel, model, "{place}: counter {name}: kernel, model");
         }
         assert_eq!(counts, self.model.counts, "{place}: counters without a name");
-        assert_eq!(self.kernel.budgets(), self.model.budgets, "{place}: budgets");
-        assert_same(&place, "grant", self.kernel.all_grants(), self.model.tables.grants.clone());
-        let [first, later] = self.kernel.attempts();
+        assert_eq!(self.kernel.maps.budgets(), self.model.budgets, "{place}: budgets");
+        assert_same(&place, "grant", self.kernel.maps.all_grants(), self.model.tables.grants.clone());
+        let [first, later] = self.kernel.maps.attempts();
         assert_same(&place, "first record", meanings(first), meanings(self.model.first.clone()));
         assert_same(&place, "later record", meanings(later), meanings(self.model.later.clone()));
-        let (events, expected) = (self.kernel.take_events(), std::mem::take(&mut self.model.events));
+        let (events, expected) = (self.kernel.maps.take_events(), std::mem::take(&mut self.model.events));
         assert_eq!(events.len(), expected.len(), "{place}: events");
         for (event, expected) in events.iter().zip(&expected) {
             assert_eq!(event, expected, "{place}: event");
