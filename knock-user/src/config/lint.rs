@@ -147,8 +147,7 @@ fn long_grant(door: &Draft, found: &mut Findings) {
     let Some(open_for) = door.open_for.as_ref().filter(|time| *time.get_ref() > DAY) else { return };
     let shown = show_duration(*open_for.get_ref());
     let message = format!("{}: `open_for` is {shown}", door.title);
-    let help =
-        "everybody behind that address is in for that long: a session that began in time lives on anyway";
+    let help = "everybody behind that address is in for that long: choose the longest stay you need, and knock again";
     found.warning(open_for.span(), message, help);
 }
 

@@ -65,7 +65,7 @@ pub enum Mode {
     /// Judges, counts and reports; drops nothing.
     #[default]
     Observe,
-    /// Drops what is addressed to a hidden service, unless a grant or a live session lets it in.
+    /// Drops what is addressed to a hidden service, unless a grant lets it in.
     Guard,
 }
 

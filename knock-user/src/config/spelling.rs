@@ -30,7 +30,9 @@ pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
         "hooks" => Some("hooks come later: follow `xdp-knock events --json` and act on its lines"),
         "metrics" => Some("the metrics listener comes later: read `xdp-knock status --json`"),
         "state" => Some("table sizes are fixed for now: leave the table out"),
-        "sessions" => Some("live sessions are always kept in this version: leave the key out"),
+        "sessions" => Some(
+            "in this version a session ends with its grant: leave the key out and choose `open_for` long enough",
+        ),
         _ => None,
     }
 }
