@@ -244,6 +244,8 @@ pub struct Attempts {
     pub generation: u32,
     /// Where the next accepted knock is noted if no entry is free, modulo [`MAX_ACCEPTED`].
     pub next: u32,
+    /// Whose record it is: the kernel may hand the memory to another source between a lookup and a claim.
+    pub source: Address,
     /// The attempts.
     pub slots: [Attempt; MAX_SLOTS],
     /// Knocks they accepted.
@@ -370,8 +372,8 @@ const _: () = assert!(size_of::<StepRule>() == 8);
 const _: () = assert!(size_of::<DoorRule>() == 160 && offset_of!(DoorRule, steps) == 32);
 const _: () = assert!(size_of::<Attempt>() == 32 && offset_of!(Attempt, door) == 24);
 const _: () = assert!(size_of::<Accepted>() == 16);
-const _: () = assert!(size_of::<Attempts>() == 536 && align_of::<Attempts>() == 8);
-const _: () = assert!(offset_of!(Attempts, slots) == 24 && offset_of!(Attempts, accepted) == 280);
+const _: () = assert!(size_of::<Attempts>() == 552 && align_of::<Attempts>() == 8);
+const _: () = assert!(offset_of!(Attempts, slots) == 40 && offset_of!(Attempts, accepted) == 296);
 const _: () = assert!(size_of::<GrantKey>() == 20 && size_of::<Grant>() == 24);
 const _: () = assert!(size_of::<PrefixKey>() == 20 && size_of::<PortDoors>() == 16);
 const _: () = assert!(size_of::<Settings>() == 24);

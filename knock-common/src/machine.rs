@@ -211,14 +211,23 @@ impl Occasion {
 }
 
 impl Attempts {
-    /// Returns the record of a source that has no attempt, written at `now_ns`.
+    /// Makes it the record of a source that has no attempt.
     #[inline(always)]
-    pub fn reset_to(&mut self, turn: u64, epoch_ns: u64, generation: u32) {
+    pub fn reset_to(&mut self, source: &Address, turn: u64, epoch_ns: u64, generation: u32) {
+        self.source = *source;
         self.turn = turn;
         self.epoch_ns = epoch_ns;
         self.generation = generation;
         self.next = 0;
         self.void();
+    }
+
+    /// Returns whether the record is this source's. One comparison, as in [`crate::abi::is_mapped`].
+    #[must_use]
+    #[inline(always)]
+    pub fn belongs_to(&self, source: &Address) -> bool {
+        self.source.iter().zip(source).fold(0, |differences, (ours, theirs)| differences | (ours ^ theirs))
+            == 0
     }
 
     /// Makes the record fit to be judged: attempts of another generation, and those that a knock passed by

@@ -60,12 +60,26 @@ fn on_record(record: *mut Attempts, scratch: &mut Scratch, is_first: bool) {
     // meanwhile, the slots written here carry the old epoch and are void there.
     let attempts = unsafe { &mut *record };
     attempts.renew(turn, maps::settings().generation());
+    if !attempts.belongs_to(&visit.source) {
+        return not_ours(attempts, visit, claimed, is_first);
+    }
     advance(attempts, occasion, change);
     *is_kept = if is_first && change.is_later {
         move_on(attempts, visit, claimed)
     } else {
         release(attempts, claimed)
     };
+}
+
+/// The kernel gave the memory to another source between the lookup and the claim: it is given back as it was found, and
+/// the knock finds nothing to be judged against.
+#[inline(never)]
+fn not_ours(attempts: &mut Attempts, visit: &Visit, claimed: u64, is_first: bool) {
+    maps::count(Counter::AttemptContended);
+    release(attempts, claimed);
+    if is_first {
+        void_later(visit);
+    }
 }
 
 #[inline(never)]
@@ -148,7 +162,7 @@ fn on_stranger(scratch: &mut Scratch) {
     if occasion.starts == 0 {
         return;
     }
-    fresh.reset_to(claim::fresh(scene.now_ns), scene.now_ns, maps::settings().generation());
+    fresh.reset_to(&visit.source, claim::fresh(scene.now_ns), scene.now_ns, maps::settings().generation());
     advance(fresh, occasion, change);
     match maps::insert_first(&visit.source, fresh) {
         Ok(()) => {

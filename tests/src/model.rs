@@ -133,7 +133,7 @@ impl Model {
         }
         let mut record = Attempts::zeroed();
         let generation = self.tables.generation.settings.generation;
-        record.reset_to(claim::fresh(occasion.now_ns), occasion.now_ns, generation);
+        record.reset_to(source, claim::fresh(occasion.now_ns), occasion.now_ns, generation);
         machine::advance(&mut record, occasion, &self.tables, change);
         self.first.insert(*source, record);
     }

@@ -1,12 +1,13 @@
 //! The program loads on this kernel, in time, and its size is printed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
 };
+use nix::time::{ClockId, clock_gettime};
 
 /// What the verifier may go through with every list in use: far from its limit of a million.
 const VERIFIED_BUDGET: u32 = 250_000;
@@ -29,12 +30,11 @@ fn the_program_loads_in_under_a_second() {
     let generation = Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("compiles");
     for options in [Options::default(), Options { trace: true, ..Options::default() }] {
         let mut gate = Gate::load(&generation, options).unwrap_or_else(|error| panic!("{error:?}"));
-        // Other tests share the machine: the quickest of five is what the load takes.
-        let took = (0..5).map(|_| time_of_load(&generation, options)).min().expect("five loads");
+        let took = (0..3).map(|_| time_of_load(&generation, options)).min().expect("three loads");
         let info = gate.program().expect("the program").info().expect("program info");
         let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
         println!(
-            "{options:?}: loads in {took:?}, {verified} verified instructions, {} bytes jited",
+            "{options:?}: loads in {took:?} of CPU time, {verified} verified instructions, {} bytes jited",
             info.size_jitted()
         );
         assert!(took < Duration::from_secs(1), "loading took {took:?}");
@@ -45,10 +45,15 @@ fn the_program_loads_in_under_a_second() {
     }
 }
 
+/// Returns what a load costs this thread, kernel included: other tests share the machine, so the wall clock says little.
 fn time_of_load(generation: &Generation, options: Options) -> Duration {
-    let started = Instant::now();
+    let started = cpu_time();
     let gate = Gate::load(generation, options);
-    let took = started.elapsed();
+    let took = cpu_time() - started;
     gate.unwrap_or_else(|error| panic!("{error:?}"));
     took
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of every thread").into()
 }

@@ -210,7 +210,7 @@ fn work(
 
 fn begin(memory: &mut Memory, cpu: &mut Cpu, gate: &Gate, knocks: &[Knock]) -> At {
     let mut fresh = Attempts::zeroed();
-    fresh.reset_to(claim::fresh(time(cpu.number)), time(cpu.number), 1);
+    fresh.reset_to(&[0; 16], claim::fresh(time(cpu.number)), time(cpu.number), 1);
     let change = judge(&mut fresh, cpu.number, gate, &knocks[usize::from(cpu.number)]);
     if change.started == 0 {
         return At::Done;

@@ -26,7 +26,7 @@ impl Source {
     /// Returns a source without attempts.
     pub fn new() -> Self {
         let mut attempts = Attempts::zeroed();
-        attempts.reset_to(claim::fresh(1), 1, 1);
+        attempts.reset_to(&[0; 16], claim::fresh(1), 1, 1);
         Self { attempts }
     }
 
