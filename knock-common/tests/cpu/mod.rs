@@ -116,7 +116,7 @@ pub struct Memory {
 
 impl Memory {
     /// Returns all of it in a form that can be hashed.
-    pub fn words(&self) -> (Vec<[u64; 67]>, Option<usize>, Option<usize>) {
+    pub fn words(&self) -> (Vec<[u64; 69]>, Option<usize>, Option<usize>) {
         (self.records.iter().map(|record| bytemuck::cast(*record)).collect(), self.first, self.later)
     }
 
