@@ -48,3 +48,59 @@ fn the_licence_allows_the_helpers_in_use() {
 
     assert_eq!(licence.data().expect("its bytes"), b"Dual MIT/GPL\0");
 }
+
+/// What one function of a program may use (`MAX_BPF_STACK`), and all of a call chain together.
+const MOST_STACK: u64 = 512;
+
+#[test]
+fn no_function_needs_more_stack_than_a_program_has() {
+    let elf = object::File::parse(knock_user::loader::OBJECT).expect("an ELF object");
+    let functions =
+        elf.symbols().filter(|symbol| symbol.kind() == object::SymbolKind::Text && symbol.size() > 0);
+    let mut seen = 0;
+    for function in functions {
+        let Some(section) = function.section_index().and_then(|index| elf.section_by_index(index).ok())
+        else {
+            continue;
+        };
+        let code =
+            section.data_range(function.address(), function.size()).expect("readable").expect("its code");
+        let stack = stack_of(code);
+        println!(
+            "{:>4} bytes of stack, {:>5} instructions: {}",
+            stack,
+            code.len() / 8,
+            function.name().unwrap_or("?")
+        );
+        assert!(stack <= MOST_STACK);
+        seen += 1;
+    }
+
+    assert!(seen > 5, "{seen} functions");
+}
+
+/// Returns the farthest that code reaches below the frame pointer, r10: by loads and stores through it, and by
+/// registers that it is copied to and that are then lowered (RFC 9669, section 3).
+fn stack_of(code: &[u8]) -> u64 {
+    const FRAME: u8 = 10;
+    let mut lowest = 0_i64;
+    let mut copied = None;
+    for instruction in code.chunks_exact(8) {
+        let (opcode, to, from) = (instruction[0], instruction[1] & 0x0f, instruction[1] >> 4);
+        let offset = i64::from(i16::from_le_bytes([instruction[2], instruction[3]]));
+        let number =
+            i64::from(i32::from_le_bytes([instruction[4], instruction[5], instruction[6], instruction[7]]));
+        match opcode & 0x07 {
+            // LDX reads through its source, ST and STX write through their destination.
+            0x01 if from == FRAME => lowest = lowest.min(offset),
+            0x02 | 0x03 if to == FRAME => lowest = lowest.min(offset),
+            _ => {}
+        }
+        match (opcode, copied) {
+            (0xbf, _) if from == FRAME => copied = Some(to),
+            (0x07, Some(register)) if register == to => lowest = lowest.min(number),
+            _ => {}
+        }
+    }
+    lowest.unsigned_abs()
+}
