@@ -93,11 +93,11 @@ fn send_sequences(program: &Xdp, maps: &mut Maps) -> Vec<Sequence> {
     sequences
 }
 
-/// Sends wrong knocks at random distances until told to stop; returns when each began and ended.
+/// Sends wrong knocks at random distances until told to stop, or for too long; returns when each began and ended.
 fn send_wrong_knocks(program: &Xdp, stop: &AtomicBool, random: &mut Random) -> Vec<[Instant; 2]> {
-    let mut runs = Vec::new();
+    let (began, mut runs) = (Instant::now(), Vec::new());
     for number in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) || began.elapsed() > 2 * MOST_TIME {
             break;
         }
         let frame = syn(4444, number);
@@ -162,40 +162,62 @@ fn a_wrong_knock_of_another_cpu_between_two_steps_keeps_the_door_shut() {
 /// `act` is given the round and which of the two CPUs it is on.
 fn race(kernel: &mut Kernel, act: impl Fn(&Xdp, u32, u32) + Sync, mut check: impl FnMut(&mut Maps)) -> u32 {
     let (began, [one, other]) = (Instant::now(), cpus());
-    let (arrivals, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let meet = |meeting: u32| {
-        arrivals.fetch_add(1, Ordering::AcqRel);
-        while arrivals.load(Ordering::Acquire) < 2 * u64::from(meeting) {
-            hint::spin_loop();
-        }
-    };
+    let rounds = Rounds::default();
     let (program, maps) = kernel.parts();
     thread::scope(|scope| {
         scope.spawn(|| {
             pin(other);
             for round in 0.. {
-                meet(2 * round + 1);
-                if is_over.load(Ordering::Acquire) {
+                if !rounds.meet(2 * round + 1) {
                     return;
                 }
                 act(program, round, 1);
-                meet(2 * round + 2);
+                rounds.meet(2 * round + 2);
             }
         });
+        let _end = End(&rounds);
         pin(one);
-        for round in 0.. {
-            let is_last = round == ROUNDS || began.elapsed() > MOST_TIME;
-            is_over.store(is_last, Ordering::Release);
-            meet(2 * round + 1);
-            if is_last {
+        for round in 0..ROUNDS {
+            if began.elapsed() > MOST_TIME {
                 return round;
             }
+            rounds.meet(2 * round + 1);
             act(program, round, 0);
-            meet(2 * round + 2);
+            rounds.meet(2 * round + 2);
             check(maps);
         }
         ROUNDS
     })
+}
+
+/// Where two threads wait for each other.
+#[derive(Default)]
+struct Rounds {
+    arrivals: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Rounds {
+    /// Waits until both have come to this meeting; returns whether there is one.
+    fn meet(&self, meeting: u32) -> bool {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        while self.arrivals.load(Ordering::Acquire) < 2 * u64::from(meeting) {
+            if self.is_over.load(Ordering::Acquire) {
+                return false;
+            }
+            hint::spin_loop();
+        }
+        true
+    }
+}
+
+/// Lets the other thread go when this one is done, also by a failed check.
+struct End<'a>(&'a Rounds);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+    }
 }
 
 #[test]
