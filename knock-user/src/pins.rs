@@ -84,6 +84,14 @@ impl PinDir {
         }
     }
 
+    /// Removes the folder unless something is pinned in it.
+    pub fn leave(&self) {
+        for folder in ["links", "maps", ""] {
+            // What is not empty stays, and what holds it with it.
+            let _ = fs::remove_dir(self.path.join(folder));
+        }
+    }
+
     /// Removes the folder, pins of maps included.
     ///
     /// # Errors

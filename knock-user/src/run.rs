@@ -4,7 +4,10 @@ use std::{io::Write as _, path::PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use nix::unistd::geteuid;
+use nix::{
+    sys::signal::{SigSet, Signal},
+    unistd::geteuid,
+};
 
 use crate::{
     attach::{self, Attached, Wish},
@@ -108,15 +111,14 @@ fn serve(args: &Args, config: &Config, warnings: &[Warning]) -> Result<()> {
     let generation = Generation::compile(config, 1, &host_ephemeral())?;
     let mut stage = Stage::open()?;
     let pins = PinDir::open(&args.pin_dir)?;
-    let mut gate = Gate::load(&generation, Options { trace: args.trace, test_clock: false })?;
-    gate.pin_maps(&pins)?;
-    let attached = match attach_all(&mut gate, config, args.attach, &pins) {
-        Ok(attached) => attached,
-        Err(error) => {
-            pins.clear()?;
-            return Err(error);
+    let options = Options { trace: args.trace, test_clock: false };
+    let mut gate = load_undisturbed(&generation, options).inspect_err(|_| pins.leave())?;
+    let attached = gate.pin_maps(&pins).and_then(|()| attach_all(&mut gate, config, args.attach, &pins));
+    let attached = attached.inspect_err(|_| {
+        if let Err(error) = pins.clear() {
+            eprintln!("xdp-knock: {error:#}");
         }
-    };
+    })?;
     greeting::print(config, &attached, args.config.is_none());
     for warning in warnings {
         eprintln!("{}", warning.plain());
@@ -126,6 +128,16 @@ fn serve(args: &Args, config: &Config, warnings: &[Warning]) -> Result<()> {
     let stop = stage::without_reader(stop);
     let outcome = detach_all(attached, &pins, args.json, &stop);
     stop.map(|_| ()).and(outcome)
+}
+
+/// Loads the program with signals held back. The verifier gives up at a pending one (EAGAIN), and aya takes that for
+/// a refusal and verifies again, with a log: seconds in which Ctrl-C seems to do nothing.
+fn load_undisturbed(generation: &Generation, options: Options) -> Result<Gate> {
+    let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    held.thread_block().context("holding signals back")?;
+    let loaded = Gate::load(generation, options);
+    held.thread_unblock().context("letting signals through")?;
+    loaded
 }
 
 fn announce(attached: &[Attached], mode: Mode, json: bool) -> Result<()> {
