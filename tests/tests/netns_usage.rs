@@ -216,7 +216,7 @@ fn a_clean_stop_leaves_neither_program_nor_pins() {
 fn a_stop_at_any_moment_of_the_start_leaves_nothing() {
     let network = Network::new();
     let mut reached = 0;
-    for delay_ms in (0..400).step_by(40) {
+    for delay_ms in (0..300).step_by(20) {
         let gate = Gate::new(&network.server, &["srv0"]).config(&guarded("", ""));
         let mut command = network.server.command("timeout");
         command.args([
