@@ -11,6 +11,7 @@ pub mod greeting;
 pub mod loader;
 pub mod pins;
 pub mod present;
+pub mod report;
 pub mod run;
 pub mod service;
 pub mod stage;
