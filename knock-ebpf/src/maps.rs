@@ -34,7 +34,8 @@ static SETTINGS: Settings = Settings {
     mode: 0,
     lists: 0,
     test_clock: 0,
-    _pad: [0; 3],
+    confirm: 0,
+    _pad: [0; 2],
 };
 
 /// Read-only, patched at load: role words of the TCP ports, then of the UDP ports.
@@ -315,8 +316,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
-        let grant = grant(&GrantKey { source: *source, door: u32::from(door) })?;
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64> {
+        let grant = grant(&GrantKey { source: *source, door: door_id })?;
         // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
         Some(unsafe { ptr::read_volatile(&raw const (*grant).until_ns) })
     }
