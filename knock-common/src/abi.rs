@@ -32,6 +32,8 @@ pub const BANS_ENTRIES: usize = 65_536;
 pub const ABOUT_CHUNK: usize = 1024;
 /// The word of a generation that need not be confirmed any more; any other is the deadline, by the boot-time clock.
 pub const CONFIRMED: u64 = 0;
+/// Slots for the programs that judge again when a generation is not confirmed: an interface's is its index modulo this.
+pub const PREVIOUS_SLOTS: u32 = 1024;
 /// Bytes of the event ring: a power of two and a multiple of the page.
 pub const EVENTS_BYTES: usize = 1 << 20;
 /// Index of the event budget in the map of budgets, behind those of the doors.

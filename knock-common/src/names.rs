@@ -33,7 +33,8 @@ pub const TEST_CLOCK: &str = "TEST_CLOCK";
 pub const ABOUT: &str = "ABOUT";
 /// Array of one word: [`crate::abi::CONFIRMED`], or the deadline of a generation that is to be confirmed.
 pub const CONFIRM: &str = "CONFIRM";
-/// Program array of one slot: the program that judges again once that deadline has passed.
+/// Program array: by interface, the program that judges again once that deadline has passed. See
+/// [`crate::abi::PREVIOUS_SLOTS`].
 pub const PREVIOUS: &str = "PREVIOUS";
 
 /// Read-only constant: [`crate::abi::Settings`].
