@@ -24,8 +24,8 @@ pub trait Tables {
     fn is_listed(&self, list: List, door: u8, address: &Address) -> bool;
     /// Returns whether the port lies in the host's ephemeral range.
     fn is_ephemeral(&self, port: u16) -> bool;
-    /// Returns until when the source may pass the door.
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64>;
+    /// Returns until when the source may pass the door with this id.
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64>;
     /// Returns the time.
     fn now_ns(&self) -> u64;
 }
@@ -140,11 +140,11 @@ fn ask_doors<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) {
 // its answers.
 #[inline(never)]
 fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access) {
-    if !is_at(door, &visit.destination, tables) {
+    let Some(rule) = tables.door(door).filter(|rule| is_at(rule, door, &visit.destination, tables)) else {
         return;
-    }
+    };
     access.is_hidden = true;
-    let Some(until_ns) = tables.grant_until_ns(&visit.source, door) else { return };
+    let Some(until_ns) = tables.grant_until_ns(&visit.source, rule.id) else { return };
     if tables.now_ns() <= until_ns {
         access.is_granted = true;
     } else {
@@ -154,8 +154,7 @@ fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access)
 
 /// Returns whether the door exists at the destination.
 #[inline(always)]
-pub(crate) fn is_at<T: Tables>(door: u8, destination: &Address, tables: &T) -> bool {
-    let Some(rule) = tables.door(door) else { return false };
+pub(crate) fn is_at<T: Tables>(rule: &DoorRule, door: u8, destination: &Address, tables: &T) -> bool {
     !rule.has(DoorRule::TO) || tables.is_listed(List::To, door, destination)
 }
 

@@ -22,6 +22,7 @@ pub mod budget;
 pub mod claim;
 pub mod counter;
 pub mod decide;
+pub mod door;
 pub mod event;
 pub mod frame;
 pub mod machine;

@@ -27,16 +27,7 @@ pub fn publish(change: &Change, scene: &Scene) {
 
 #[inline(always)]
 fn count(change: &Change) {
-    let facts = [
-        (Counter::AttemptStarted, change.started),
-        (Counter::AttemptAdvanced, change.advanced),
-        (Counter::AttemptReset, change.reset),
-        (Counter::AttemptTimedOut, change.timed_out),
-        (Counter::AttemptDuplicate, change.duplicate),
-        (Counter::AttemptNoSlot, change.no_slot),
-        (Counter::Promoted, change.promoted),
-    ];
-    for (counter, doors) in facts {
+    for (counter, doors) in change.facts() {
         if doors != 0 {
             maps::count_by(counter, u64::from(doors.count_ones()));
         }
@@ -63,7 +54,7 @@ fn steps(change: &Change, door: u8) -> u8 {
 fn promote(scene: &Scene, door: u8, step: u8) {
     let Some(rule) = Maps.door(door) else { return };
     let until_ns = scene.now_ns.saturating_add(rule.open_for_ns);
-    let key = GrantKey { source: scene.source, door: u32::from(door) };
+    let key = GrantKey { source: scene.source, door: rule.id };
     let grant = Grant {
         until_ns,
         since_ns: scene.now_ns,

@@ -168,7 +168,7 @@ fn drain(ring: &mut RingBuf<MapData>, generation: &Generation, json: bool) -> Re
         // A record of another size is of another program: nothing to say about it.
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) else { continue };
         let Some(line) =
-            Line::of_kernel(&event, door_name(generation, event.door.into()), interface(event.interface))
+            Line::of_kernel(&event, door_name(generation, event.door), interface(event.interface))
         else {
             continue;
         };
@@ -177,9 +177,8 @@ fn drain(ring: &mut RingBuf<MapData>, generation: &Generation, json: bool) -> Re
     Ok(())
 }
 
-fn door_name(generation: &Generation, door: u32) -> &str {
-    let index = usize::try_from(door).unwrap_or(usize::MAX);
-    generation.door_names.get(index).map_or("?", String::as_str)
+fn door_name(generation: &Generation, id: u64) -> &str {
+    generation.door_name(id).unwrap_or("?")
 }
 
 fn interface(index: u32) -> String {

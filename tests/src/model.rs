@@ -159,16 +159,7 @@ impl Model {
     }
 
     fn publish(&mut self, change: &Change, source: &Address) {
-        let facts = [
-            (Counter::AttemptStarted, change.started),
-            (Counter::AttemptAdvanced, change.advanced),
-            (Counter::AttemptReset, change.reset),
-            (Counter::AttemptTimedOut, change.timed_out),
-            (Counter::AttemptDuplicate, change.duplicate),
-            (Counter::AttemptNoSlot, change.no_slot),
-            (Counter::Promoted, change.promoted),
-        ];
-        for (counter, doors) in facts {
+        for (counter, doors) in change.facts() {
             self.count(counter, doors.count_ones());
         }
         let steps = |door: u8| change.steps[usize::from(door)];
@@ -189,9 +180,10 @@ impl Model {
     fn promote(&mut self, source: &Address, door: u8, step: u8) {
         let Plain { generation, grants, now_ns } = &mut self.tables;
         let since_ns = *now_ns;
-        let until_ns = since_ns.saturating_add(generation.doors[usize::from(door)].open_for_ns);
+        let rule = &generation.doors[usize::from(door)];
+        let until_ns = since_ns.saturating_add(rule.open_for_ns);
         let number = generation.settings.generation;
-        let key = GrantKey { source: *source, door: u32::from(door) };
+        let key = GrantKey { source: *source, door: rule.id };
         let fresh = Grant { until_ns, since_ns, via: Via::Sequence as u32, generation: number };
         let is_room = grants.len() < GRANTS_ENTRIES;
         match grants.get_mut(&key) {
@@ -226,13 +218,14 @@ impl Model {
             time_ns: self.tables.now_ns,
             until_ns,
             source: *source,
+            door: self.tables.generation.doors[usize::from(door)].id,
             interface: self.interface,
             generation: self.tables.generation.settings.generation,
             kind: kind as u8,
             via,
-            door,
             step,
             _pad: 0,
+            _pad2: 0,
         });
     }
 

@@ -57,8 +57,8 @@ impl Tables for Plain {
         (settings.ephemeral_first..=settings.ephemeral_last).contains(&port)
     }
 
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
-        self.grants.get(&GrantKey { source: *source, door: u32::from(door) }).map(|grant| grant.until_ns)
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64> {
+        self.grants.get(&GrantKey { source: *source, door: door_id }).map(|grant| grant.until_ns)
     }
 
     fn now_ns(&self) -> u64 {

@@ -32,8 +32,14 @@ use nix::net::if_::if_nametoindex;
 const START_NS: u64 = 1_000_000_000_000;
 /// Records of sources that damage made up; far below what would make an LRU map evict.
 const MOST_RECORDS: usize = 1000;
-/// Facts that one CPU and ample room cannot bring about.
-const OUT_OF_REACH: [Counter; 3] = [Counter::AttemptContended, Counter::GrantTableFull, Counter::EventLost];
+/// Facts that one program, on one CPU and with ample room, cannot bring about.
+const OUT_OF_REACH: [Counter; 5] = [
+    Counter::AttemptContended,
+    Counter::GrantTableFull,
+    Counter::EventLost,
+    Counter::KnockBanned,
+    Counter::RolledBack,
+];
 
 fn setting(name: &str, built_in: u64) -> u64 {
     env::var(name)
@@ -78,7 +84,7 @@ struct Pair {
     kernel: Kernel,
     traffic: Traffic,
     packet: u64,
-    opened: BTreeSet<u8>,
+    opened: BTreeSet<u64>,
 }
 
 impl Pair {
