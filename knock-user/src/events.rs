@@ -1,16 +1,17 @@
 //! The event stream as people and programs read it: one line an event, aligned text or JSON.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use knock_common::event::{Event, Kind, Via};
-use serde::{Serialize, Serializer};
+use nix::net::if_::if_indextoname;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{clock, generation::address};
 
 /// What happened. The names are the words of the event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
     /// The program was put on an interface.
@@ -25,6 +26,14 @@ pub enum Name {
     Promoted,
     /// A grant ended.
     Expired,
+    /// A grant was taken back by hand.
+    Revoked,
+    /// A source is judged as if no door existed.
+    Banned,
+    /// It is no longer, by hand or because its time was over.
+    Unbanned,
+    /// Another generation is in force.
+    Reloaded,
     /// A promotion was refused for want of room.
     TableFull,
     /// Events were left out or lost.
@@ -32,7 +41,8 @@ pub enum Name {
 }
 
 /// One line of the event stream; fields that do not apply are left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default = "Line::nothing")]
 pub struct Line {
     /// When.
     #[serde(serialize_with = "milliseconds")]
@@ -50,7 +60,7 @@ pub struct Line {
     pub step: Option<u8>,
     /// How a grant came about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub via: Option<&'static str>,
+    pub via: Option<String>,
     /// The interface's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iface: Option<String>,
@@ -59,7 +69,7 @@ pub struct Line {
     pub attach: Option<String>,
     /// The gate's mode.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<&'static str>,
+    pub mode: Option<String>,
     /// When the grant ends.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "milliseconds_if_any")]
     pub expires: Option<Timestamp>,
@@ -69,6 +79,12 @@ pub struct Line {
     /// Events lost because the ring buffer was full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overrun: Option<u64>,
+    /// Events that this reader of the stream was too slow for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+    /// The rest, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// RFC 3339 in UTC; finer than a millisecond, wall time derived from the kernel's clock would only pretend.
@@ -84,6 +100,11 @@ fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result
 }
 
 impl Line {
+    /// What fields are that a line from elsewhere leaves out.
+    fn nothing() -> Self {
+        Self::new(Timestamp::UNIX_EPOCH, Name::Lost)
+    }
+
     /// Returns a line with a time and a name alone.
     #[must_use]
     pub fn new(time: Timestamp, event: Name) -> Self {
@@ -100,6 +121,8 @@ impl Line {
             expires: None,
             capped: None,
             overrun: None,
+            missed: None,
+            detail: None,
         }
     }
 
@@ -118,11 +141,20 @@ impl Line {
             source: Some(address(&event.source)),
             door: Some(door.to_owned()),
             step: Some(event.step),
-            via: if is_grant { Via::from_number(event.via).map(Via::name) } else { None },
+            via: if is_grant { Via::from_number(event.via).map(|via| via.name().to_owned()) } else { None },
             iface: Some(iface),
-            expires: (event.until_ns != 0).then(|| clock::wall(event.until_ns)),
+            expires: clock::wall_end(event.until_ns),
             ..Self::new(clock::wall(event.time_ns), name)
         })
+    }
+
+    /// Returns the line of an event of the kernel, with doors named by their ids.
+    #[must_use]
+    pub fn of_event(event: &Event, door_names: &BTreeMap<u64, String>) -> Option<Self> {
+        let iface = if_indextoname(event.interface)
+            .map_or_else(|_| format!("if{}", event.interface), |name| name.to_string_lossy().into_owned());
+        let unknown = || format!("#{:x}", event.door);
+        Self::of_kernel(event, &door_names.get(&event.door).cloned().unwrap_or_else(unknown), iface)
     }
 
     /// Returns the line as one JSON object.
@@ -152,6 +184,10 @@ impl Line {
             Name::Reset => "reset",
             Name::Promoted => "promoted",
             Name::Expired => "expired",
+            Name::Revoked => "revoked",
+            Name::Banned => "banned",
+            Name::Unbanned => "unbanned",
+            Name::Reloaded => "reloaded",
             Name::TableFull => "table_full",
             Name::Lost => "lost",
         }
@@ -161,8 +197,14 @@ impl Line {
         match self.event {
             Name::Promoted => AnsiColor::Green.on_default().bold(),
             Name::TableFull | Name::Lost => AnsiColor::Red.on_default().bold(),
-            Name::Reset => AnsiColor::Yellow.on_default(),
-            Name::Attached | Name::Detached | Name::Step | Name::Expired => Style::new(),
+            Name::Reset | Name::Banned => AnsiColor::Yellow.on_default(),
+            Name::Attached
+            | Name::Detached
+            | Name::Step
+            | Name::Expired
+            | Name::Revoked
+            | Name::Unbanned
+            | Name::Reloaded => Style::new(),
         }
     }
 
@@ -172,22 +214,33 @@ impl Line {
                 format!(
                     "{}, mode {}",
                     self.attach.as_deref().unwrap_or_default(),
-                    self.mode.unwrap_or_default()
+                    self.mode.as_deref().unwrap_or_default()
                 )
             }
-            Name::Detached | Name::Expired => String::new(),
+            Name::Detached | Name::Expired | Name::Revoked | Name::Unbanned | Name::Reloaded => {
+                self.detail.clone().unwrap_or_default()
+            }
+            Name::Banned => self.until("until"),
             Name::Step => format!("step {}", self.step.unwrap_or_default()),
             Name::Reset => format!("wrong knock after step {}", self.step.unwrap_or_default()),
-            Name::Promoted => {
-                let until = self.expires.map(|at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
-                format!("open until {}", until.unwrap_or_default())
-            }
+            Name::Promoted => self.until("open until"),
             Name::TableFull => "refused: no room for the grant".to_owned(),
-            Name::Lost => format!(
-                "{} left out by the cap, {} lost to a full ring",
-                self.capped.unwrap_or_default(),
-                self.overrun.unwrap_or_default()
-            ),
+            Name::Lost => self.losses(),
         }
+    }
+
+    fn until(&self, words: &str) -> String {
+        let until = self.expires.map(|at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+        format!("{words} {}", until.as_deref().unwrap_or("it is taken back"))
+    }
+
+    fn losses(&self) -> String {
+        let counts = [
+            (self.capped, "left out by the cap"),
+            (self.overrun, "lost to a full ring"),
+            (self.missed, "missed by this reader, who is too slow"),
+        ];
+        let told = counts.iter().filter_map(|(count, words)| count.map(|count| format!("{count} {words}")));
+        told.collect::<Vec<_>>().join(", ")
     }
 }

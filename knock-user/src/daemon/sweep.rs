@@ -1,0 +1,96 @@
+//! The daemon's tick: what has ended is taken out and told of, and what was lost is counted.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use knock_common::{
+    abi::{Ban, Grant},
+    counter::Counter,
+};
+
+use super::Daemon;
+use crate::{
+    clock,
+    events::{Line, Name},
+    generation::address,
+    state::State,
+};
+
+/// How often the daemon looks around. The kernel's verdict never waits for it.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Going through full tables takes a while; so much of the time, at most, is spent on it: one part in this many.
+const SCAN_SHARE: u32 = 50;
+
+impl Daemon {
+    /// Takes out what has ended, tells of it, and of events that were lost.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        let started = Instant::now();
+        if started >= self.next_scan {
+            self.take_ended()?;
+            self.next_scan = started + started.elapsed() * SCAN_SHARE;
+        }
+        if let Some(line) = self.losses.news(&self.state)? {
+            self.publish(line);
+        }
+        Ok(())
+    }
+
+    fn take_ended(&mut self) -> Result<()> {
+        let now_ns = clock::now_ns();
+        for (key, grant) in self.state.grants.take_ended(|grant: &Grant| grant.until_ns < now_ns)? {
+            let door = self.door_names.get(&key.door).cloned();
+            self.publish(Line {
+                source: Some(address(&key.source)),
+                door,
+                ..Line::new(clock::wall(grant.until_ns), Name::Expired)
+            });
+        }
+        for (source, ban) in self.state.bans.take_ended(|ban: &Ban| ban.until_ns < now_ns)? {
+            self.publish(Line {
+                source: Some(address(&source)),
+                detail: Some("its time is over".to_owned()),
+                ..Line::new(clock::wall(ban.until_ns), Name::Unbanned)
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Events that were not delivered, as told so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Losses {
+    capped: u64,
+    overrun: u64,
+}
+
+impl Losses {
+    /// Begins to count with what there is.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn since(state: &State) -> Result<Self> {
+        Ok(Self { capped: state.count(Counter::EventCapped)?, overrun: state.count(Counter::EventLost)? })
+    }
+
+    /// Returns the line that tells what was lost since the last one, if anything was.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn news(&mut self, state: &State) -> Result<Option<Line>> {
+        let now = Self::since(state)?;
+        let told = std::mem::replace(self, now);
+        if told == now {
+            return Ok(None);
+        }
+        Ok(Some(Line {
+            capped: Some(now.capped - told.capped),
+            overrun: Some(now.overrun - told.overrun),
+            ..Line::new(Timestamp::now(), Name::Lost)
+        }))
+    }
+}
