@@ -18,7 +18,7 @@ use crate::{
 
 /// What the owner says about it.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
+pub struct LockoutArgs {
     /// Allow the address that your SSH connection comes from, for as long as this gate is in force
     #[arg(long)]
     pub allow_me: bool,
@@ -77,7 +77,7 @@ fn parent(process: u32) -> Option<u32> {
 ///
 /// # Errors
 /// [`BadUsage`] with the ways out.
-pub fn guard(args: &Args, plan: &mut Plan) -> Result<()> {
+pub fn guard(args: &LockoutArgs, plan: &mut Plan) -> Result<()> {
     guard_against(connection(), args, plan.confirm.is_some(), &mut plan.config, &mut plan.overrides)
 }
 
@@ -87,7 +87,7 @@ pub fn guard(args: &Args, plan: &mut Plan) -> Result<()> {
 /// [`BadUsage`] with the ways out.
 pub fn guard_against(
     connection: Option<Connection>,
-    args: &Args,
+    args: &LockoutArgs,
     is_confirmed: bool,
     config: &mut Config,
     overrides: &mut Overrides,
@@ -157,7 +157,7 @@ mod tests {
 
     fn judge(
         connection: Option<Connection>,
-        args: &Args,
+        args: &LockoutArgs,
         is_confirmed: bool,
         config: &mut Config,
     ) -> Result<Overrides> {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn hiding_the_port_one_is_connected_to_is_refused_with_the_ways_out() {
-        let refused = judge(from("192.0.2.7", 22), &Args::default(), false, &mut config(Mode::Guard));
+        let refused = judge(from("192.0.2.7", 22), &LockoutArgs::default(), false, &mut config(Mode::Guard));
 
         let message = refused.expect_err("it cuts the connection").to_string();
 
@@ -187,7 +187,7 @@ mod tests {
             (from("192.0.2.7", 22), config(Mode::Observe)),
             (from("192.0.2.7", 22), allowed),
         ] {
-            assert!(judge(connection, &Args::default(), false, &mut config).is_ok(), "{connection:?}");
+            assert!(judge(connection, &LockoutArgs::default(), false, &mut config).is_ok(), "{connection:?}");
         }
     }
 
@@ -196,14 +196,14 @@ mod tests {
         let connection = from("192.0.2.7", 22);
         let mut allowed = config(Mode::Guard);
 
-        let allow_me = Args { allow_me: true, yes: false };
+        let allow_me = LockoutArgs { allow_me: true, yes: false };
         let overrides = judge(connection, &allow_me, false, &mut allowed).expect("allowed");
 
         let me: IpNet = "192.0.2.7/32".parse().expect("a prefix");
         assert_eq!((overrides.allow, allowed.allow), (vec![me], vec![me]));
-        let yes = Args { allow_me: false, yes: true };
+        let yes = LockoutArgs { allow_me: false, yes: true };
         assert!(judge(connection, &yes, false, &mut config(Mode::Guard)).is_ok());
-        assert!(judge(connection, &Args::default(), true, &mut config(Mode::Guard)).is_ok());
+        assert!(judge(connection, &LockoutArgs::default(), true, &mut config(Mode::Guard)).is_ok());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct GateArgs {
     pub discard_state: bool,
     /// What is to keep you from locking yourself out.
     #[command(flatten)]
-    pub lockout: lockout::Args,
+    pub lockout: lockout::LockoutArgs,
 }
 
 /// Loads the gate, attaches it and tails its events; Ctrl-C takes it off again.

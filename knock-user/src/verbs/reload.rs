@@ -30,7 +30,7 @@ pub struct Args {
     pub json: bool,
     /// What is to keep you from locking yourself out.
     #[command(flatten)]
-    pub lockout: lockout::Args,
+    pub lockout: lockout::LockoutArgs,
 }
 
 /// A daemon refused; the message is the daemon's own.
