@@ -361,6 +361,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn has_bans(&self) -> bool {
+        word(&BANS_IN_USE) != 0
+    }
+
+    #[inline(always)]
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        let ban = BANS.get_ptr(source)?;
+        // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
+        Some(unsafe { ptr::read_volatile(&raw const (*ban).until_ns) })
+    }
+
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         clock::now_ns()
     }
