@@ -3,7 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
     programs::XdpContext,
@@ -253,6 +253,12 @@ pub fn grant(key: &GrantKey) -> Option<*mut Grant> {
 #[inline(always)]
 pub fn insert_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
     GRANTS.insert(key, grant, u64::from(BPF_NOEXIST))
+}
+
+/// Stores a grant in the place of one that is there. Never in place: the memory may be another grant's by then.
+#[inline(always)]
+pub fn replace_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
+    GRANTS.insert(key, grant, u64::from(BPF_EXIST))
 }
 
 /// Takes one use from the budget of new attempts of a door.

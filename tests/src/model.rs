@@ -195,19 +195,17 @@ impl Model {
         let key = GrantKey { source: *source, door: rule.id };
         let fresh = Grant { until_ns, since_ns, via: Via::Sequence as u32, generation: number };
         let is_room = grants.len() < GRANTS_ENTRIES;
-        match grants.get_mut(&key) {
-            Some(grant) if grant.until_ns < since_ns => *grant = Grant { via: grant.via, ..fresh },
-            Some(grant) => {
-                *grant = Grant { until_ns, generation: number, ..*grant };
-                self.count(Counter::GrantRefreshed, 1);
-            }
-            None if is_room => drop(grants.insert(key, fresh)),
-            None => {
-                self.count(Counter::GrantTableFull, 1);
-                return self.emit(source, Kind::TableFull, door, step, 0);
-            }
+        let present = grants.get(&key).copied();
+        if present.is_none() && !is_room {
+            self.count(Counter::GrantTableFull, 1);
+            return self.emit(source, Kind::TableFull, door, step, 0);
         }
-        self.emit(source, Kind::Promoted, door, step, until_ns);
+        let grant = present.map_or(fresh, |present| present.renewed(&fresh).unwrap_or(present));
+        grants.insert(key, grant);
+        if present.is_some_and(|present| present.is_live(since_ns)) {
+            self.count(Counter::GrantRefreshed, 1);
+        }
+        self.emit(source, Kind::Promoted, door, step, grant.until_ns);
     }
 
     fn emit_capped(&mut self, source: &Address, kind: Kind, door: u8, step: u8) {

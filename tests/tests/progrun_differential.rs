@@ -15,9 +15,9 @@ use std::{
 
 use configs::{CASES, Case};
 use knock_common::{
-    abi::{Address, Attempts, Ban},
+    abi::{Address, Attempts, Ban, Grant, GrantKey},
     counter::{self, COUNTERS, Counter},
-    event::Kind,
+    event::{Kind, Via},
 };
 use knock_tests::{
     kernel::Kernel,
@@ -149,11 +149,11 @@ impl Pair {
         }
     }
 
-    /// What people do by hand: bans begin, are lifted, and are asked for or not.
+    /// What people do by hand: grants until revoked, bans that begin, are lifted, and are asked for or not.
     fn rule_by_hand(&mut self) {
         let random = &mut self.traffic.random;
         let (tables, maps) = (&mut self.model.tables, &mut self.kernel.maps);
-        match random.below(4) {
+        match random.below(5) {
             0 | 1 => {
                 let (source, length) = (*random.pick(&SOURCES), *random.pick(&BAN_LENGTHS));
                 let since_ns = tables.now_ns - 1;
@@ -165,6 +165,19 @@ impl Pair {
                 for (source, _) in tables.bans.drain() {
                     maps.bans.remove(&Wire(source)).expect("the ban that the model has");
                 }
+                for (key, _) in tables.grants.extract_if(|_, grant| grant.until_ns == u64::MAX) {
+                    maps.grants.remove(&Wire(key)).expect("the grant that the model has");
+                }
+            }
+            3 => {
+                let key = GrantKey {
+                    source: *random.pick(&SOURCES),
+                    door: random.pick(&tables.generation.doors).id,
+                };
+                let via = Via::Manual as u32;
+                let grant = Grant { until_ns: u64::MAX, since_ns: tables.now_ns, via, generation: 0 };
+                tables.grants.insert(key, grant);
+                maps.grants.insert(Wire(key), Wire(grant), 0).expect("room");
             }
             _ => {
                 tables.are_bans_in_use = !tables.are_bans_in_use;
