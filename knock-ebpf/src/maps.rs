@@ -72,6 +72,9 @@ static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
 static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<(), EVENTS_BYTES> = RingBuf::new();
+/// For user space alone: how many lost events its readers were told of.
+#[btf_map]
+static TOLD: Array<u64, 2> = Array::new();
 #[btf_map]
 static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Room that a run needs and that the 512-byte stack does not have.

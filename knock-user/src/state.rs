@@ -30,13 +30,14 @@ const fn shape(name: &'static str, kind: MapType, key_bytes: usize, value_bytes:
     Shape { name, kind, key_bytes, value_bytes, entries: None }
 }
 
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 8] = [
     shape(names::FIRST_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::LATER_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::GRANTS, MapType::Hash, size_of::<GrantKey>(), size_of::<Grant>()),
     shape(names::BANS, MapType::Hash, size_of::<Address>(), size_of::<Ban>()),
     Shape { entries: Some(1), ..shape(names::BANS_IN_USE, MapType::Array, 4, 8) },
     Shape { entries: Some(COUNTERS), ..shape(names::COUNTERS, MapType::PerCpuArray, 4, 8) },
+    Shape { entries: Some(2), ..shape(names::TOLD, MapType::Array, 4, 8) },
     Shape { entries: Some(EVENTS_BYTES), ..shape(names::EVENTS, MapType::RingBuf, 0, 0) },
 ];
 
@@ -105,6 +106,9 @@ pub struct State {
     pub first_attempts: Table<Address, Attempts>,
     /// Sources that got further.
     pub later_attempts: Table<Address, Attempts>,
+    /// Events that were left out by the cap, and events that were lost, as readers were told: whoever reads next goes on
+    /// from there.
+    pub told: Array<MapData, u64>,
     counters: Counters<MapData>,
 }
 
@@ -122,6 +126,7 @@ impl State {
             bans_in_use: open(pins, names::BANS_IN_USE)?,
             first_attempts: Table::open(&at(names::FIRST_ATTEMPTS))?,
             later_attempts: Table::open(&at(names::LATER_ATTEMPTS))?,
+            told: open(pins, names::TOLD)?,
             counters: open(pins, names::COUNTERS)?,
         })
     }

@@ -26,7 +26,6 @@ use self::{
     ring::Ring,
     server::{Command, Server},
     stage::{Call, Signals},
-    sweep::Losses,
     terminal::Terminal,
     watch::Watch,
 };
@@ -95,7 +94,6 @@ struct Daemon {
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
-    losses: Losses,
     next_scan: Instant,
     is_reload_good: bool,
 }
@@ -141,7 +139,6 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
     let watch = Watch::open()?;
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let losses = Losses::since(&state)?;
     let door_names = BTreeMap::new();
     let places = interfaces::places(&service.installed);
     let mut daemon = Daemon {
@@ -150,7 +147,6 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
         hub,
         door_names,
         places,
-        losses,
         next_scan: Instant::now(),
         is_reload_good: true,
     };
