@@ -61,10 +61,11 @@ pub struct Attached {
 /// # Errors
 /// With the reason; what was in force before is then still in force, and what was attached by this call is off again.
 pub fn install(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installed> {
+    let is_fresh = before.links.is_empty() && pins::entries(&held.pins.state())?.is_empty();
     let result = replace(held, plan, before);
-    if result.is_err() && before.links.is_empty() {
-        // Nothing was in force: pins made on the way are of no use to anybody.
-        warn_of(held.leave());
+    if result.is_err() && is_fresh {
+        // Nothing was there before: pins made on the way are of no use to anybody.
+        warn_of(held.clear());
     }
     let installed = result?;
     tidy(held, plan, &installed);

@@ -186,7 +186,7 @@ fn bring_in(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed,
     // Whatever refuses below leaves no empty folder behind.
     let outcome = bring_in_held(args, plan, held);
     if outcome.is_err() {
-        install::warn_of(held.leave());
+        held.leave();
     }
     outcome
 }

@@ -140,17 +140,17 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let door_names = BTreeMap::new();
-    let places = interfaces::places(&service.installed);
     let mut daemon = Daemon {
         service,
         state,
         hub,
         door_names,
-        places,
+        places: BTreeMap::new(),
         next_scan: Instant::now(),
         is_reload_good: true,
     };
     daemon.learn_names();
+    daemon.find_places();
     Ok((daemon, Inputs { signals, ring, traces, commands, watch, terminal, tick }))
 }
 
