@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use knock_common::{
-    abi::{Ban, Grant},
+    abi::{Ban, Grant, Ledger},
     counter::Counter,
 };
 
@@ -66,23 +66,19 @@ impl Daemon {
 /// # Errors
 /// When the counters cannot be read.
 pub fn losses(state: &mut State) -> Result<Option<Line>> {
-    let capped = untold(state, 0, Counter::EventCapped)?;
-    let overrun = untold(state, 1, Counter::EventLost)?;
+    let capped = untold(state, Ledger::ToldCapped, Counter::EventCapped)?;
+    let overrun = untold(state, Ledger::ToldLost, Counter::EventLost)?;
     if (capped, overrun) == (0, 0) {
         return Ok(None);
     }
-    Ok(Some(Line {
-        capped: Some(capped),
-        overrun: Some(overrun),
-        ..Line::new(Timestamp::now(), Name::Lost)
-    }))
+    Ok(Some(Line { capped: Some(capped), overrun: Some(overrun), ..Line::new(Timestamp::now(), Name::Lost) }))
 }
 
-fn untold(state: &mut State, place: u32, counter: Counter) -> Result<u64> {
+fn untold(state: &mut State, told: Ledger, counter: Counter) -> Result<u64> {
     let now = state.count(counter)?;
-    let told = state.told.get(&place, 0)?;
-    if now != told {
-        state.told.set(place, now, 0)?;
+    let before = state.noted(told)?;
+    if now != before {
+        state.note(told, now)?;
     }
-    Ok(now.saturating_sub(told))
+    Ok(now.saturating_sub(before))
 }
