@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use knock_common::abi::Ledger;
+use knock_common::{abi::Ledger, names};
 
 use crate::{
     about::{About, Diff, Overrides},
@@ -16,7 +16,7 @@ use crate::{
     loader::{Gate, Options},
     pins::{self, Held, Pins},
     present, rollback,
-    state::State,
+    state::{self, State},
     sweep,
 };
 
@@ -116,10 +116,11 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
 
 /// Returns a number that no generation of this state has had.
 fn next_number(pins: &Pins) -> Result<u32> {
-    if pins::entries(&pins.state())?.is_empty() {
+    // A process killed while it pinned the first maps leaves only some of them; the load makes the rest.
+    if !pins.state().join(names::LEDGER).exists() {
         return Ok(1);
     }
-    let used = State::open(pins)?.noted(Ledger::Generation)?;
+    let used = state::ledger(pins)?.get(&(Ledger::Generation as u32), 0).context("reading the ledger")?;
     u32::try_from(used.saturating_add(1))
         .context("numbers for generations are used up: detach, and begin anew")
 }

@@ -172,6 +172,15 @@ pub fn events(pins: &Pins) -> Result<RingBuf<MapData>> {
     open(pins, names::EVENTS)
 }
 
+/// Opens the ledger alone.
+///
+/// # Errors
+/// When it is not pinned, or of another shape.
+pub fn ledger(pins: &Pins) -> Result<Array<MapData, u64>> {
+    check(pins)?;
+    open(pins, names::LEDGER)
+}
+
 fn open<M: TryFrom<Map>>(pins: &Pins, name: &'static str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
