@@ -13,7 +13,6 @@ use crate::{
     attach::Wish,
     config::{Config, Door, Mode},
     generation::Generation,
-
 };
 
 /// One generation's description of itself.

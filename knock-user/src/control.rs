@@ -125,10 +125,13 @@ impl Address {
         stream.set_read_timeout(Some(PATIENCE)).context("setting a time limit")?;
         let mut line = String::new();
         BufReader::new(&mut stream).read_line(&mut line).map_err(|error| {
-            anyhow!("the process that serves this gate does not answer ({error}); the gate itself stays in force")
+            anyhow!(
+                "the process that serves this gate does not answer ({error}); the gate itself stays in force"
+            )
         })?;
-        let reply = serde_json::from_str(&line)
-            .map_err(|_| anyhow!("the process that serves this gate hung up; `xdp-knock status` says what is in force"))?;
+        let reply = serde_json::from_str(&line).map_err(|_| {
+            anyhow!("the process that serves this gate hung up; `xdp-knock status` says what is in force")
+        })?;
         Ok(Some(reply))
     }
 

@@ -160,13 +160,7 @@ fn put_on_all(
 }
 
 /// Returns the way the interface is attached, in a word.
-fn put_on(
-    gate: &mut Gate,
-    interface: &str,
-    plan: &Plan,
-    before: &Before<'_>,
-    held: &Held,
-) -> Result<String> {
+fn put_on(gate: &mut Gate, interface: &str, plan: &Plan, before: &Before<'_>, held: &Held) -> Result<String> {
     if before.on(interface).is_some() {
         attach::swap(gate.program()?, interface, &held.pins)?;
         return Ok(present::way(interface).map_or("attached".to_owned(), |way| way.to_string()));

@@ -27,7 +27,9 @@ fn obey(verb: Verb, pins: &Pins) -> Result<ExitCode> {
         Verb::Run(args) => ended(run::run(&args, pins)?),
         Verb::Attach(args) => done(run::attach(&args, pins)?),
         Verb::Detach(args) => as_root(|| verbs::detach::run(&args, pins)).map(detached)?,
-        Verb::Reload(args) => as_root(|| verbs::reload::run(&args, pins)).map(|diff| changed(&diff, args.json))?,
+        Verb::Reload(args) => {
+            as_root(|| verbs::reload::run(&args, pins)).map(|diff| changed(&diff, args.json))?
+        }
         Verb::Confirm => as_root(|| verbs::confirm::run(pins)).map(done)?,
         Verb::Events(args) => as_root(|| verbs::events::run(&args, pins)).map(done)?,
         Verb::Init(args) => done(config::init::run(&args)?),
@@ -70,7 +72,9 @@ fn ended(stop: Stop) -> ExitCode {
             exit::FAILED.into()
         }
         Stop::Taken => {
-            eprintln!("xdp-knock: another process took the gate off every interface: nothing is left to serve");
+            eprintln!(
+                "xdp-knock: another process took the gate off every interface: nothing is left to serve"
+            );
             exit::NOT_PROTECTED.into()
         }
     }

@@ -58,9 +58,9 @@ fn ask(interface: &str) -> Result<Option<Carried>> {
         connection.abort();
         link.map(|link| link.attributes).with_context(|| format!("no interface {interface}"))
     })?;
-    let facts = attributes.into_iter().find_map(|attribute| {
-        if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None }
-    });
+    let facts = attributes
+        .into_iter()
+        .find_map(|attribute| if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None });
     Ok(facts.and_then(|facts| carried_by(&facts)))
 }
 

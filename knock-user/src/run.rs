@@ -160,7 +160,8 @@ fn plan(args: &GateArgs, trace: bool) -> Result<(Plan, Vec<Warning>)> {
     overrides.apply(&mut config);
     if config.interfaces.is_empty() {
         return Err(BadUsage(
-            "no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration".to_owned(),
+            "no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration"
+                .to_owned(),
         )
         .into());
     }
@@ -193,11 +194,8 @@ fn bring_in(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed,
 
 fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed, Option<WayBack>)> {
     lockout::guard(&args.lockout, plan)?;
-    let mut before = if args.discard_state {
-        Before::survey_any_layout(held)?
-    } else {
-        Before::survey(held)?
-    };
+    let mut before =
+        if args.discard_state { Before::survey_any_layout(held)? } else { Before::survey(held)? };
     let way_back = match plan.confirm {
         Some(_) => Some(daemon::way_back(&before)?),
         None => None,

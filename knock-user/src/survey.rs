@@ -93,8 +93,7 @@ pub fn current(links: &[Link]) -> Option<&About> {
 
 fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
     let wrong = |error: &dyn std::fmt::Display| foreign(pins, &interface, error.to_string());
-    let link: FdLink =
-        PinnedLink::from_pin(pins.link(&interface)).map_err(|error| wrong(&error))?.into();
+    let link: FdLink = PinnedLink::from_pin(pins.link(&interface)).map_err(|error| wrong(&error))?.into();
     let info = link.info().map_err(|error| wrong(&error))?;
     if !matches!(info.link_type(), Ok(LinkType::Xdp)) {
         return Err(wrong(&"it is not a link of XDP").into());

@@ -82,9 +82,8 @@ impl Daemon {
         let pins = &self.service.held.pins;
         let wish = self.service.plan.overrides.attach;
         // What is pinned under the name judges on no interface any more, or on one that has another name now.
-        let attached = attach::detach(interface, pins).and_then(|()| {
-            attach::attach(self.service.installed.gate.program()?, interface, wish, pins)
-        });
+        let attached = attach::detach(interface, pins)
+            .and_then(|()| attach::attach(self.service.installed.gate.program()?, interface, wish, pins));
         match attached {
             Ok(way) => {
                 self.publish(Line {
@@ -107,7 +106,10 @@ impl Daemon {
 
     fn note_absent(&mut self, interface: &str, before: &Place) -> Place {
         if matches!(before, Place::Attached(_)) {
-            self.note_detached(interface, "the interface is gone: the gate is put on it again when it comes back");
+            self.note_detached(
+                interface,
+                "the interface is gone: the gate is put on it again when it comes back",
+            );
         }
         Place::Absent
     }

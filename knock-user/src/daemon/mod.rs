@@ -19,7 +19,6 @@ use aya::programs::Xdp;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-pub use self::{relay::{End, relay}, reload::way_back, stage::Stage};
 use self::{
     hub::Hub,
     interfaces::Place,
@@ -28,6 +27,11 @@ use self::{
     stage::{Call, Signals},
     terminal::Terminal,
     watch::Watch,
+};
+pub use self::{
+    relay::{End, relay},
+    reload::way_back,
+    stage::Stage,
 };
 use crate::{
     attach,

@@ -68,7 +68,13 @@ impl Daemon {
         let mut overrides = self.service.plan.overrides.clone();
         overrides.allow.extend(wanted.allow);
         overrides.apply(&mut config);
-        Ok(Plan { config, file: Some(file), overrides, confirm: wanted.confirm, trace: self.service.plan.trace })
+        Ok(Plan {
+            config,
+            file: Some(file),
+            overrides,
+            confirm: wanted.confirm,
+            trace: self.service.plan.trace,
+        })
     }
 
     fn replace(&mut self, plan: Plan) -> Result<()> {
@@ -193,4 +199,3 @@ pub fn way_back(before: &Before<'_>) -> Result<WayBack> {
     });
     Ok(WayBack::Programs(programs.collect::<Result<_>>()?))
 }
-

@@ -71,11 +71,7 @@ pub fn losses(state: &mut State) -> Result<Option<Line>> {
     if (capped, overrun) == (0, 0) {
         return Ok(None);
     }
-    Ok(Some(Line {
-        capped: Some(capped),
-        overrun: Some(overrun),
-        ..Line::new(Timestamp::now(), Name::Lost)
-    }))
+    Ok(Some(Line { capped: Some(capped), overrun: Some(overrun), ..Line::new(Timestamp::now(), Name::Lost) }))
 }
 
 fn untold(state: &mut State, place: u32, counter: Counter) -> Result<u64> {

@@ -59,7 +59,9 @@ fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
 /// Has the daemon detach and end, and takes its place; `None` where a hanging one is passed over.
 fn after_daemon(pins: &Pins, force: bool) -> Result<Option<Held>> {
     if force {
-        eprintln!("xdp-knock: a process that holds these pins is passed over (--force); it will find its gate gone");
+        eprintln!(
+            "xdp-knock: a process that holds these pins is passed over (--force); it will find its gate gone"
+        );
         return Ok(None);
     }
     let answer = Address::of(pins).ask(&Request::Detach)?;
@@ -80,5 +82,8 @@ fn after_daemon(pins: &Pins, force: bool) -> Result<Option<Held>> {
             Err(error) => return Err(error),
         }
     }
-    bail!("process {} was told to detach and does not end: `xdp-knock detach --force` takes the gate off", reply.pid)
+    bail!(
+        "process {} was told to detach and does not end: `xdp-knock detach --force` takes the gate off",
+        reply.pid
+    )
 }
