@@ -8,6 +8,7 @@ pub mod config;
 pub mod events;
 pub mod generation;
 pub mod greeting;
+pub mod hooks;
 pub mod loader;
 pub mod pins;
 pub mod present;
