@@ -13,6 +13,7 @@ pub mod events;
 pub mod exit;
 pub mod generation;
 pub mod greeting;
+pub mod hooks;
 pub mod install;
 pub mod loader;
 pub mod lockout;
