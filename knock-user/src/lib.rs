@@ -24,6 +24,7 @@ pub mod rollback;
 pub mod run;
 pub mod service;
 pub mod state;
+pub mod state_file;
 pub mod step;
 pub mod survey;
 pub mod sweep;

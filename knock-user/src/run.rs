@@ -17,6 +17,7 @@ use crate::{
     install::{self, Installed, Plan},
     lockout,
     pins::{Held, Pins},
+    state_file::{self, Restored},
 };
 
 /// What `run` and `attach` bring into force.
@@ -200,7 +201,13 @@ fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Insta
         Some(_) => Some(daemon::way_back(&before)?),
         None => None,
     };
-    Ok((install::install(held, plan, &mut before)?, way_back))
+    let installed = install::install(held, plan, &mut before)?;
+    match state_file::restore_fresh(&held.pins, &installed.about) {
+        Ok(Restored { grants: 0, bans: 0 }) => {}
+        Ok(Restored { grants, bans }) => eprintln!("xdp-knock: restored {grants} grants and {bans} bans"),
+        Err(error) => eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}"),
+    }
+    Ok((installed, way_back))
 }
 
 fn warn(warnings: &[Warning]) {

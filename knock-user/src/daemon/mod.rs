@@ -6,6 +6,7 @@ mod interfaces;
 mod relay;
 mod reload;
 mod ring;
+mod saving;
 mod server;
 mod stage;
 mod sweep;
@@ -23,6 +24,7 @@ use self::{
     hub::Hub,
     interfaces::Place,
     ring::Ring,
+    saving::Saving,
     server::{Command, Server},
     stage::{Call, Signals},
     terminal::Terminal,
@@ -99,6 +101,7 @@ struct Daemon {
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
     next_scan: Instant,
+    saving: Saving,
     is_reload_good: bool,
 }
 
@@ -151,6 +154,7 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),
+        saving: Saving::default(),
         is_reload_good: true,
     };
     daemon.learn_names();
@@ -182,6 +186,7 @@ impl Daemon {
     fn tick(&mut self) -> Result<Option<Stop>> {
         self.sweep()?;
         self.hub.catch_up();
+        self.save()?;
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -200,6 +205,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, line: Line) {
+        self.saving.note(line.event);
         self.hub.publish(line);
     }
 
@@ -223,8 +229,14 @@ impl Daemon {
     /// Takes the gate off, or leaves it in force.
     fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
         let is_left = match stop {
-            Some(Stop::Signal | Stop::NoReader) => self.service.persist,
-            Some(Stop::Detach) => false,
+            Some(Stop::Signal | Stop::NoReader) => {
+                self.save_now();
+                self.service.persist
+            }
+            Some(Stop::Detach) => {
+                self.forget_saved();
+                false
+            }
             // What went wrong in here is no reason to open the doors.
             None | Some(Stop::NotConfirmed | Stop::Taken) => true,
         };
