@@ -123,7 +123,9 @@ impl Saved {
         let holds = |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
         let mut restored = Restored::default();
         for grant in self.grants.iter().filter(|grant| holds(grant.expires)) {
-            let (Some(door), Some(via)) = (about.doors.get(&grant.door), via_named(&grant.via)) else { continue };
+            let (Some(door), Some(via)) = (about.doors.get(&grant.door), via_named(&grant.via)) else {
+                continue;
+            };
             let key = GrantKey { source: key_of(grant.source), door: door.id };
             let value = Grant {
                 until_ns: until_ns(grant.expires),
@@ -180,11 +182,18 @@ impl Saved {
             );
         }
         let mut text = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("reading {}", path.display()))?;
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut text)
+            .with_context(|| format!("reading {}", path.display()))?;
         ensure!(text.len() as u64 <= MAX_BYTES, "the state file {} is larger than 32 MiB", path.display());
         let saved: Self = serde_json::from_slice(&text)
             .with_context(|| format!("the state file {} is damaged: remove it", path.display()))?;
-        ensure!(saved.v == VERSION, "the state file {} is of version {}, not {VERSION}", path.display(), saved.v);
+        ensure!(
+            saved.v == VERSION,
+            "the state file {} is of version {}, not {VERSION}",
+            path.display(),
+            saved.v
+        );
         ensure!(
             saved.saved <= now,
             "the state file {} is of {}, and the clock says {now}: nothing is restored before the clock is right",
@@ -236,7 +245,13 @@ mod tests {
         Saved {
             v: VERSION,
             saved: at("2026-01-02T03:04:05Z"),
-            grants: vec![SavedGrant { source, door: "ssh".to_owned(), via: "sequence".to_owned(), since, expires }],
+            grants: vec![SavedGrant {
+                source,
+                door: "ssh".to_owned(),
+                via: "sequence".to_owned(),
+                since,
+                expires,
+            }],
             bans: vec![SavedBan { source, since, expires: None }],
         }
     }

@@ -1,6 +1,7 @@
 //! The process that serves a gate: it tells of events, sweeps what has ended, follows interfaces, reloads. The gate itself is
 //! in the kernel and does not need it.
 
+mod confine;
 mod hub;
 mod interfaces;
 mod relay;
@@ -39,6 +40,7 @@ use crate::{
     attach,
     control::Seat,
     events::{Line, Name},
+    hooks::Runner,
     install::{Installed, Plan},
     pins::Held,
     state::State,
@@ -97,6 +99,7 @@ struct Daemon {
     service: Service,
     state: State,
     hub: Hub,
+    hooks: Runner,
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
@@ -122,8 +125,10 @@ struct Inputs {
 /// When the kernel's maps cannot be read, or the gate not be taken off.
 pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Result<Stop> {
     let (runtime, signals) = stage.parts()?;
+    // First of all: threads that are started later have no more than this one.
+    let hooks = confine::confine(&service)?;
     let entered = runtime.enter();
-    let (mut daemon, mut inputs) = set_up(service, seat, view, signals)?;
+    let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
     drop(entered);
     daemon.announce();
     let stop = runtime.block_on(daemon.run(&mut inputs));
@@ -135,7 +140,13 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     Ok(stop)
 }
 
-fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Result<(Daemon, Inputs)> {
+fn set_up(
+    mut service: Service,
+    hooks: Runner,
+    seat: Seat,
+    view: View,
+    signals: Signals,
+) -> Result<(Daemon, Inputs)> {
     let pins = service.held.pins.clone();
     let traces = ring::traces(&mut service.installed.gate, view.trace)?;
     let ring = Ring::open(&pins)?;
@@ -151,6 +162,7 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
         service,
         state,
         hub,
+        hooks,
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),
@@ -187,6 +199,7 @@ impl Daemon {
         self.sweep()?;
         self.hub.catch_up();
         self.save()?;
+        self.tell_skipped_hooks();
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -206,7 +219,17 @@ impl Daemon {
 
     fn publish(&mut self, line: Line) {
         self.saving.note(line.event);
+        self.hooks.tell(&line);
         self.hub.publish(line);
+    }
+
+    fn tell_skipped_hooks(&self) {
+        let skipped = self.hooks.take_skipped();
+        if skipped > 0 {
+            eprintln!(
+                "xdp-knock: WARNING: {skipped} hooks were not run: too many wait already (see at_once under [hooks])"
+            );
+        }
     }
 
     fn learn_names(&mut self) {

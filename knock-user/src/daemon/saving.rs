@@ -63,7 +63,9 @@ impl Daemon {
             if !writing.is_finished() {
                 return Ok(());
             }
-            if let Some(Ok(outcome)) = self.saving.writing.take().and_then(futures_util::FutureExt::now_or_never) {
+            if let Some(Ok(outcome)) =
+                self.saving.writing.take().and_then(futures_util::FutureExt::now_or_never)
+            {
                 self.saving.complain(outcome);
             }
         }
