@@ -23,3 +23,16 @@ pub fn wall(instant_ns: u64) -> Timestamp {
     };
     moved.unwrap_or(Timestamp::MAX)
 }
+
+/// Returns the wall-clock time of an end on the kernel's clock; `None` where there is none, or for what lasts until it is
+/// taken back.
+#[must_use]
+pub fn wall_end(until_ns: u64) -> Option<Timestamp> {
+    (until_ns != 0 && until_ns != u64::MAX).then(|| wall(until_ns))
+}
+
+/// Returns the instant of the kernel's clock that comes after a time from now.
+#[must_use]
+pub fn after_ns(time: Duration) -> u64 {
+    now_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}

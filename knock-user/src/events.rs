@@ -1,16 +1,17 @@
 //! The event stream as people and programs read it: one line an event, aligned text or JSON.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use knock_common::event::{Event, Kind, Via};
-use serde::{Serialize, Serializer};
+use nix::net::if_::if_indextoname;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{clock, generation::address};
 
 /// What happened. The names are the words of the event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
     /// The program was put on an interface.
@@ -77,7 +78,8 @@ impl Name {
 }
 
 /// One line of the event stream; fields that do not apply are left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default = "Line::nothing")]
 pub struct Line {
     /// When.
     #[serde(serialize_with = "milliseconds")]
@@ -95,7 +97,7 @@ pub struct Line {
     pub step: Option<u8>,
     /// How a grant came about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub via: Option<&'static str>,
+    pub via: Option<String>,
     /// The interface's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iface: Option<String>,
@@ -104,7 +106,7 @@ pub struct Line {
     pub attach: Option<String>,
     /// The gate's mode.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<&'static str>,
+    pub mode: Option<String>,
     /// When the grant or ban ends; absent when it has none.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "milliseconds_if_any")]
     pub expires: Option<Timestamp>,
@@ -114,6 +116,9 @@ pub struct Line {
     /// Events lost because the ring buffer was full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overrun: Option<u64>,
+    /// Events that this reader of the stream was too slow for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
     /// What there is to say in words: why, or what has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -137,6 +142,11 @@ fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result
 }
 
 impl Line {
+    /// What fields are that a line from elsewhere leaves out.
+    fn nothing() -> Self {
+        Self::new(Timestamp::UNIX_EPOCH, Name::Lost)
+    }
+
     /// Returns a line with a time and a name alone.
     #[must_use]
     pub fn new(time: Timestamp, event: Name) -> Self {
@@ -153,6 +163,7 @@ impl Line {
             expires: None,
             capped: None,
             overrun: None,
+            missed: None,
             detail: None,
         }
     }
@@ -172,11 +183,20 @@ impl Line {
             source: Some(address(&event.source)),
             door: Some(door.to_owned()),
             step: Some(event.step),
-            via: if is_grant { Via::from_number(event.via).map(Via::name) } else { None },
+            via: if is_grant { Via::from_number(event.via).map(|via| via.name().to_owned()) } else { None },
             iface: Some(iface),
-            expires: (event.until_ns != 0).then(|| clock::wall(event.until_ns)),
+            expires: clock::wall_end(event.until_ns),
             ..Self::new(clock::wall(event.time_ns), name)
         })
+    }
+
+    /// Returns the line of an event of the kernel, with doors named by their ids.
+    #[must_use]
+    pub fn of_event(event: &Event, door_names: &BTreeMap<u64, String>) -> Option<Self> {
+        let iface = if_indextoname(event.interface)
+            .map_or_else(|_| format!("if{}", event.interface), |name| name.to_string_lossy().into_owned());
+        let unknown = || format!("#{:x}", event.door);
+        Self::of_kernel(event, &door_names.get(&event.door).cloned().unwrap_or_else(unknown), iface)
     }
 
     /// Returns the line as one JSON object.
@@ -219,7 +239,7 @@ impl Line {
                 format!(
                     "{}, mode {}",
                     self.attach.as_deref().unwrap_or_default(),
-                    self.mode.unwrap_or_default()
+                    self.mode.as_deref().unwrap_or_default()
                 )
             }
             Name::Detached | Name::Expired | Name::Revoked | Name::Unbanned | Name::Reloaded => {
@@ -233,13 +253,20 @@ impl Line {
                 format!("until {}{why}", self.until())
             }
             Name::TableFull => "refused: no room for the grant".to_owned(),
-            Name::Lost => format!(
-                "{} left out by the cap, {} lost to a full ring",
-                self.capped.unwrap_or_default(),
-                self.overrun.unwrap_or_default()
-            ),
+            Name::Lost => self.losses(),
         }
     }
+
+    fn losses(&self) -> String {
+        let counts = [
+            (self.capped, "left out by the cap"),
+            (self.overrun, "lost to a full ring"),
+            (self.missed, "missed by this reader, who is too slow"),
+        ];
+        let told = counts.iter().filter_map(|(count, words)| count.map(|count| format!("{count} {words}")));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
     /// When the grant or ban ends; one without an end is ended by hand.
     fn until(&self) -> String {
         let by_hand = if self.event == Name::Banned { "unbanned" } else { "revoked" };

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use nix::ifaddrs::getifaddrs;
 
 use crate::{
-    attach::Attached,
     config::{Config, Mode},
+    install::{Attached, Installed},
     step::Step,
 };
 
 /// Says on standard error whether the machine is protected, and for the built-in example how to knock.
-pub fn print(config: &Config, attached: &[Attached], is_example: bool) {
+pub fn print(config: &Config, installed: &Installed, is_example: bool) {
+    let attached = &installed.attached;
     let where_ =
         attached.iter().map(|one| format!("{} ({})", one.interface, one.way)).collect::<Vec<_>>().join(", ");
     let doors = match config.doors.len() {

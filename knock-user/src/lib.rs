@@ -1,21 +1,33 @@
 //! The parts of `xdp-knock`: configuration, loader, events, terminal output and the knock client.
 
+pub mod about;
 pub mod attach;
+pub mod before;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod events;
+pub mod exit;
 pub mod generation;
 pub mod greeting;
 pub mod hooks;
+pub mod install;
 pub mod loader;
+pub mod lockout;
 pub mod pins;
 pub mod present;
 pub mod report;
+pub mod rollback;
 pub mod run;
 pub mod service;
-pub mod stage;
+pub mod state;
 pub mod step;
+pub mod survey;
+pub mod sweep;
+pub mod table;
 pub mod trace;
+pub mod verbs;
 pub mod wire;

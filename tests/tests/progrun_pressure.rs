@@ -3,6 +3,7 @@
 use knock_common::{
     abi::{FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, mapped},
     counter::Counter,
+    door::door_id,
     event::Kind,
     verdict::Action,
 };
@@ -82,7 +83,7 @@ fn a_full_table_of_grants_refuses_the_next_and_keeps_the_others() {
     let grant = Grant { until_ns, since_ns: START_NS, via: 1, generation: 1 };
     for number in 0..u32::try_from(GRANTS_ENTRIES).expect("32 bits") {
         let [_, b, c, d] = number.to_be_bytes();
-        let key = GrantKey { source: mapped([10 + b, c, d, 1]), door: 0 };
+        let key = GrantKey { source: mapped([10 + b, c, d, 1]), door: door_id(b"ssh") };
         kernel.maps.grants.insert(Wire(key), Wire(grant), 0).expect("room for all that the map promises");
     }
     let before = kernel.maps.all_grants();

@@ -29,6 +29,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -79,13 +80,23 @@ pub struct Config {
 }
 
 /// What happens to packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Judges, counts and reports; drops nothing.
     #[default]
     Observe,
     /// Drops what is addressed to a hidden service, unless a grant lets it in.
     Guard,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Guard => "guard",
+        })
+    }
 }
 
 /// How a hidden service looks to a stranger.
@@ -146,6 +157,17 @@ pub enum ReadError {
     /// It was read, and is wrong.
     #[error(transparent)]
     Bad(#[from] ConfigError),
+}
+
+impl ReadError {
+    /// Returns what is wrong with the text, if that is it.
+    #[must_use]
+    pub const fn as_bad(&self) -> Option<&ConfigError> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Bad(bad) => Some(bad),
+        }
+    }
 }
 
 impl Config {

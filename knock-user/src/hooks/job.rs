@@ -63,7 +63,7 @@ fn of_line(line: &Line, fact: Fact) -> String {
         Fact::Door => line.door.clone().unwrap_or_default(),
         Fact::Source => line.source.map(|source| source.to_string()).unwrap_or_default(),
         Fact::Event => line.event.word().to_owned(),
-        Fact::Via => line.via.unwrap_or_default().to_owned(),
+        Fact::Via => line.via.clone().unwrap_or_default(),
         Fact::Expires => line.expires.as_ref().map(rfc3339).unwrap_or_default(),
         Fact::Iface => line.iface.clone().unwrap_or_default(),
     }

@@ -77,7 +77,7 @@ fn promotion() -> Line {
     Line {
         source: Some("2001:db8::7".parse().expect("an address")),
         door: Some("ssh".to_owned()),
-        via: Some("sequence"),
+        via: Some("sequence".to_owned()),
         iface: Some("eth0".to_owned()),
         expires: Some("2026-01-02T03:04:35.678Z".parse().expect("a time")),
         ..Line::new("2026-01-02T03:04:05Z".parse().expect("a time"), Name::Promoted)

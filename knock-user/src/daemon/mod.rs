@@ -1,0 +1,241 @@
+//! The process that serves a gate: it tells of events, sweeps what has ended, follows interfaces, reloads. The gate itself is
+//! in the kernel and does not need it.
+
+mod hub;
+mod interfaces;
+mod relay;
+mod reload;
+mod ring;
+mod server;
+mod stage;
+mod sweep;
+mod terminal;
+mod watch;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::{Context as _, Result};
+use aya::programs::Xdp;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use self::{
+    hub::Hub,
+    interfaces::Place,
+    ring::Ring,
+    server::{Command, Server},
+    stage::{Call, Signals},
+    terminal::Terminal,
+    watch::Watch,
+};
+pub use self::{
+    relay::{End, relay},
+    reload::way_back,
+    stage::Stage,
+};
+use crate::{
+    attach,
+    control::Seat,
+    events::{Line, Name},
+    install::{Installed, Plan},
+    pins::Held,
+    state::State,
+};
+
+/// Why serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGINT or SIGTERM.
+    Signal,
+    /// Standard output has no reader any more, as in `| head`.
+    NoReader,
+    /// `xdp-knock detach`.
+    Detach,
+    /// The gate was not confirmed in time, and there was none before that this process could serve.
+    NotConfirmed,
+    /// Somebody else removed every link: there is nothing left to serve.
+    Taken,
+}
+
+/// What is shown, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Events as JSON.
+    pub json: bool,
+    /// The program's debug traces, too.
+    pub trace: bool,
+}
+
+/// The way back to what was before, while a confirmation is awaited.
+#[derive(Debug)]
+pub enum WayBack {
+    /// A generation of this process.
+    Generation(Box<(Installed, Plan)>),
+    /// Programs of an earlier process, by interface; empty where there was no gate.
+    Programs(BTreeMap<String, Xdp>),
+}
+
+/// A gate in force, to be served.
+#[derive(Debug)]
+pub struct Service {
+    /// The folder of pins.
+    pub held: Held,
+    /// The generation.
+    pub installed: Installed,
+    /// Where it came from.
+    pub plan: Plan,
+    /// The way back, while a confirmation is awaited.
+    pub way_back: Option<WayBack>,
+    /// Leave the gate in force at the end.
+    pub persist: bool,
+}
+
+/// The daemon at work.
+struct Daemon {
+    service: Service,
+    state: State,
+    hub: Hub,
+    /// Names of doors by their ids, those of earlier generations too: their events may still come.
+    door_names: BTreeMap<u64, String>,
+    places: BTreeMap<String, Place>,
+    next_scan: Instant,
+    is_reload_good: bool,
+}
+
+/// What the daemon waits for.
+struct Inputs {
+    signals: Signals,
+    ring: Ring,
+    traces: Option<ring::Traces>,
+    commands: mpsc::Receiver<Command>,
+    watch: Watch,
+    terminal: Terminal,
+    tick: tokio::time::Interval,
+}
+
+/// Serves until something ends it; then takes the gate off, unless it is to stay.
+///
+/// # Errors
+/// When the kernel's maps cannot be read, or the gate not be taken off.
+pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Result<Stop> {
+    let (runtime, signals) = stage.parts()?;
+    let entered = runtime.enter();
+    let (mut daemon, mut inputs) = set_up(service, seat, view, signals)?;
+    drop(entered);
+    daemon.announce();
+    let stop = runtime.block_on(daemon.run(&mut inputs));
+    let outcome = daemon.finish(stop.as_ref().ok().copied());
+    drop(daemon.hub);
+    inputs.terminal.finish();
+    let stop = stop?;
+    outcome?;
+    Ok(stop)
+}
+
+fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Result<(Daemon, Inputs)> {
+    let pins = service.held.pins.clone();
+    let traces = ring::traces(&mut service.installed.gate, view.trace)?;
+    let ring = Ring::open(&pins)?;
+    let state = State::open(&pins)?;
+    let mut hub = Hub::default();
+    let terminal = Terminal::start(hub.subscribe(), view.json)?;
+    let commands = Server::start(seat)?;
+    let watch = Watch::open()?;
+    let mut tick = tokio::time::interval(sweep::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let door_names = BTreeMap::new();
+    let mut daemon = Daemon {
+        service,
+        state,
+        hub,
+        door_names,
+        places: BTreeMap::new(),
+        next_scan: Instant::now(),
+        is_reload_good: true,
+    };
+    daemon.learn_names();
+    daemon.find_places();
+    Ok((daemon, Inputs { signals, ring, traces, commands, watch, terminal, tick }))
+}
+
+impl Daemon {
+    async fn run(&mut self, inputs: &mut Inputs) -> Result<Stop> {
+        loop {
+            let stop = tokio::select! {
+                call = inputs.signals.next() => match call {
+                    Call::Stop => Some(Stop::Signal),
+                    Call::Reload => { self.reload_on_signal(); None }
+                },
+                () = inputs.terminal.gone() => Some(Stop::NoReader),
+                read = inputs.ring.read() => { self.drain(read?); None }
+                read = ring::flush(inputs.traces.as_mut()) => { read?; None }
+                Some(command) = inputs.commands.recv() => self.obey(command),
+                () = inputs.watch.changed() => { self.follow_interfaces(); None }
+                _ = inputs.tick.tick() => self.tick()?,
+            };
+            if let Some(stop) = stop {
+                return Ok(stop);
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<Option<Stop>> {
+        self.sweep()?;
+        self.hub.catch_up();
+        if self.has_moved() {
+            self.follow_interfaces();
+        }
+        if self.is_bereft() {
+            return Ok(Some(Stop::Taken));
+        }
+        self.mind_confirmation()
+    }
+
+    fn drain(&mut self, events: Vec<knock_common::event::Event>) {
+        for event in events {
+            if let Some(line) = Line::of_event(&event, &self.door_names) {
+                self.publish(line);
+            }
+        }
+    }
+
+    fn publish(&mut self, line: Line) {
+        self.hub.publish(line);
+    }
+
+    fn learn_names(&mut self) {
+        let doors = self.service.installed.about.doors.iter();
+        self.door_names.extend(doors.map(|(name, door)| (door.id, name.clone())));
+    }
+
+    fn announce(&mut self) {
+        let mode = self.service.installed.about.mode.to_string();
+        for one in self.service.installed.attached.clone() {
+            self.publish(Line {
+                iface: Some(one.interface),
+                attach: Some(one.way),
+                mode: Some(mode.clone()),
+                ..Line::new(Timestamp::now(), Name::Attached)
+            });
+        }
+    }
+
+    /// Takes the gate off, or leaves it in force.
+    fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
+        let is_left = match stop {
+            Some(Stop::Signal | Stop::NoReader) => self.service.persist,
+            Some(Stop::Detach) => false,
+            // What went wrong in here is no reason to open the doors.
+            None | Some(Stop::NotConfirmed | Stop::Taken) => true,
+        };
+        if is_left {
+            return Ok(());
+        }
+        let pins = self.service.held.pins.clone();
+        for interface in pins.linked()? {
+            attach::detach(&interface, &pins).with_context(|| format!("taking the gate off {interface}"))?;
+            self.publish(Line { iface: Some(interface), ..Line::new(Timestamp::now(), Name::Detached) });
+        }
+        self.service.held.clear()
+    }
+}
