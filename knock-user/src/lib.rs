@@ -17,6 +17,7 @@ pub mod hooks;
 pub mod install;
 pub mod loader;
 pub mod lockout;
+pub mod metrics;
 pub mod pins;
 pub mod present;
 pub mod privilege;
