@@ -81,7 +81,7 @@ pub const ALL: [Entry; 31] = [
     (Counter::Allowed, "allowed", "from an allow prefix: passed"),
     (Counter::Granted, "granted", "to a hidden service, with a grant: passed"),
     (Counter::Hidden, "hidden", "to a hidden service, without a grant: dropped"),
-    (Counter::Knock, "knock", "judged as a knock: passed"),
+    (Counter::Knock, "knock", "a knock at a port that is not hidden: passed"),
     (Counter::LaterFragment, "later_fragment", "fragment that is not the first: passed"),
     (Counter::LinkCut, "link_cut", "cut short in Ethernet or VLAN: dropped"),
     (Counter::VlanDepth, "vlan_depth", "more than two VLAN tags: dropped"),

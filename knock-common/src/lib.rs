@@ -25,6 +25,7 @@ pub mod decide;
 pub mod door;
 pub mod event;
 pub mod frame;
+pub mod grant;
 pub mod machine;
 pub mod names;
 pub mod parse;

@@ -3,7 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
     programs::XdpContext,
@@ -255,6 +255,12 @@ pub fn insert_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
     GRANTS.insert(key, grant, u64::from(BPF_NOEXIST))
 }
 
+/// Stores a grant in the place of one that is there. Never in place: the memory may be another grant's by then.
+#[inline(always)]
+pub fn replace_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
+    GRANTS.insert(key, grant, u64::from(BPF_EXIST))
+}
+
 /// Takes one use from the budget of new attempts of a door.
 #[inline(always)]
 pub fn admit_attempt(door: u8, now_ns: u64, limit: u32) -> bool {
@@ -358,6 +364,18 @@ impl Tables for Maps {
         let grant = grant(&GrantKey { source: *source, door: door_id })?;
         // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
         Some(unsafe { ptr::read_volatile(&raw const (*grant).until_ns) })
+    }
+
+    #[inline(always)]
+    fn has_bans(&self) -> bool {
+        word(&BANS_IN_USE) != 0
+    }
+
+    #[inline(always)]
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        let ban = BANS.get_ptr(source)?;
+        // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
+        Some(unsafe { ptr::read_volatile(&raw const (*ban).until_ns) })
     }
 
     #[inline(always)]

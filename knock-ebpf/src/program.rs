@@ -69,9 +69,13 @@ fn judge(ctx: &XdpContext) -> Verdict {
 // once for each of the ways a packet can be parsed.
 #[inline(never)]
 fn receive(scratch: &mut Scratch) -> Verdict {
-    let Decision { verdict, is_judged } = decide::decide(&scratch.visit, &Maps, &mut scratch.access);
+    let Decision { verdict, is_judged, is_banned } =
+        decide::decide(&scratch.visit, &Maps, &mut scratch.access);
     if scratch.access.is_expired && !scratch.access.is_granted {
         maps::count(Counter::GrantExpired);
+    }
+    if is_banned {
+        maps::count(Counter::KnockBanned);
     }
     scratch.is_judged = is_judged;
     verdict

@@ -117,6 +117,10 @@ pub struct Gate {
     pub allow: Vec<Prefix>,
     /// Grants given.
     pub grants: Vec<Permit>,
+    /// Banned sources, each with the last instant of its ban.
+    pub bans: Vec<(Address, u64)>,
+    /// Whether they are asked for; [`Gate::new`] says so.
+    pub are_bans_in_use: bool,
     /// The host's ephemeral range.
     pub ephemeral: RangeInclusive<u16>,
     /// The time.
@@ -136,6 +140,8 @@ impl Gate {
             doors,
             allow: vec![],
             grants: vec![],
+            bans: vec![],
+            are_bans_in_use: true,
             ephemeral: 32_768..=60_999,
             now_ns: 0,
             sets: vec![PortDoors::default()],
@@ -237,6 +243,14 @@ impl Tables for Gate {
         let is_for = |permit: &&Permit| self.doors[usize::from(permit.door)].rule.id == door_id;
         let permit = self.grants.iter().filter(is_for).find(|permit| permit.source == *source)?;
         Some(permit.until_ns)
+    }
+
+    fn has_bans(&self) -> bool {
+        self.are_bans_in_use
+    }
+
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        self.bans.iter().find(|(banned, _)| banned == source).map(|(_, until_ns)| *until_ns)
     }
 
     fn now_ns(&self) -> u64 {

@@ -19,7 +19,7 @@ use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
-    wire::{AttemptMap, Counters, Grants, Wire},
+    wire::{AttemptMap, Bans, Counters, Grants, Wire, Words},
 };
 
 /// Compiles a configuration as generation 1, with Linux's own ephemeral range.
@@ -47,6 +47,9 @@ pub struct Maps {
     pub later: AttemptMap<MapData>,
     /// Grants, live and expired.
     pub grants: Grants<MapData>,
+    /// Bans, in force and over.
+    pub bans: Bans<MapData>,
+    bans_in_use: Words<MapData>,
 }
 
 impl Kernel {
@@ -71,6 +74,8 @@ impl Kernel {
             first: take(ebpf, names::FIRST_ATTEMPTS),
             later: take(ebpf, names::LATER_ATTEMPTS),
             grants: take(ebpf, names::GRANTS),
+            bans: take(ebpf, names::BANS),
+            bans_in_use: take(ebpf, names::BANS_IN_USE),
         };
         Self { gate, maps }
     }
@@ -90,6 +95,11 @@ impl Maps {
     /// Sets the time.
     pub fn set_now_ns(&mut self, now_ns: u64) {
         self.clock.set(0, now_ns, 0).expect("the clock is an array");
+    }
+
+    /// Says whether the kernel is to ask for bans.
+    pub fn use_bans(&mut self, is_in_use: bool) {
+        self.bans_in_use.set(0, u64::from(is_in_use), 0).expect("the word is an array");
     }
 
     /// Returns a counter, summed over the CPUs.
