@@ -24,20 +24,57 @@ pub enum Name {
     Reset,
     /// A source may pass a door.
     Promoted,
-    /// A grant ended.
+    /// A grant ended by itself.
     Expired,
-    /// A grant was taken back by hand.
+    /// A grant was ended by hand.
     Revoked,
-    /// A source is judged as if no door existed.
+    /// A source was banned.
     Banned,
-    /// It is no longer, by hand or because its time was over.
+    /// A ban was lifted, or ended by itself.
     Unbanned,
-    /// Another generation is in force.
+    /// Another configuration is in use.
     Reloaded,
     /// A promotion was refused for want of room.
     TableFull,
     /// Events were left out or lost.
     Lost,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Attached,
+        Self::Detached,
+        Self::Reloaded,
+        Self::Step,
+        Self::Reset,
+        Self::Promoted,
+        Self::Expired,
+        Self::Revoked,
+        Self::Banned,
+        Self::Unbanned,
+        Self::TableFull,
+        Self::Lost,
+    ];
+
+    /// The word of the event stream.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Detached => "detached",
+            Self::Reloaded => "reloaded",
+            Self::Step => "step",
+            Self::Reset => "reset",
+            Self::Promoted => "promoted",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Banned => "banned",
+            Self::Unbanned => "unbanned",
+            Self::TableFull => "table_full",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// One line of the event stream; fields that do not apply are left out.
@@ -70,7 +107,7 @@ pub struct Line {
     /// The gate's mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// When the grant ends.
+    /// When the grant or ban ends; absent when it has none.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "milliseconds_if_any")]
     pub expires: Option<Timestamp>,
     /// Events left out by the cap on what strangers can cause.
@@ -82,7 +119,7 @@ pub struct Line {
     /// Events that this reader of the stream was too slow for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
-    /// The rest, in words.
+    /// What there is to say in words: why, or what has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -168,7 +205,7 @@ impl Line {
     pub fn text(&self) -> String {
         let time = self.time.strftime("%H:%M:%S%.3f");
         let style = self.style();
-        let event = self.word();
+        let event = self.event.word();
         let who =
             self.source.map_or_else(|| self.iface.clone().unwrap_or_default(), |source| source.to_string());
         let door = self.door.clone().unwrap_or_default();
@@ -176,28 +213,11 @@ impl Line {
         line.trim_end().to_owned()
     }
 
-    fn word(&self) -> &'static str {
-        match self.event {
-            Name::Attached => "attached",
-            Name::Detached => "detached",
-            Name::Step => "step",
-            Name::Reset => "reset",
-            Name::Promoted => "promoted",
-            Name::Expired => "expired",
-            Name::Revoked => "revoked",
-            Name::Banned => "banned",
-            Name::Unbanned => "unbanned",
-            Name::Reloaded => "reloaded",
-            Name::TableFull => "table_full",
-            Name::Lost => "lost",
-        }
-    }
-
     fn style(&self) -> Style {
         match self.event {
             Name::Promoted => AnsiColor::Green.on_default().bold(),
-            Name::TableFull | Name::Lost => AnsiColor::Red.on_default().bold(),
-            Name::Reset | Name::Banned => AnsiColor::Yellow.on_default(),
+            Name::TableFull | Name::Lost | Name::Banned => AnsiColor::Red.on_default().bold(),
+            Name::Reset => AnsiColor::Yellow.on_default(),
             Name::Attached
             | Name::Detached
             | Name::Step
@@ -220,18 +240,16 @@ impl Line {
             Name::Detached | Name::Expired | Name::Revoked | Name::Unbanned | Name::Reloaded => {
                 self.detail.clone().unwrap_or_default()
             }
-            Name::Banned => self.until("until"),
             Name::Step => format!("step {}", self.step.unwrap_or_default()),
             Name::Reset => format!("wrong knock after step {}", self.step.unwrap_or_default()),
-            Name::Promoted => self.until("open until"),
+            Name::Promoted => format!("open until {}", self.until()),
+            Name::Banned => {
+                let why = self.detail.as_ref().map_or(String::new(), |why| format!(": {why}"));
+                format!("until {}{why}", self.until())
+            }
             Name::TableFull => "refused: no room for the grant".to_owned(),
             Name::Lost => self.losses(),
         }
-    }
-
-    fn until(&self, words: &str) -> String {
-        let until = self.expires.map(|at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
-        format!("{words} {}", until.as_deref().unwrap_or("it is taken back"))
     }
 
     fn losses(&self) -> String {
@@ -242,5 +260,67 @@ impl Line {
         ];
         let told = counts.iter().filter_map(|(count, words)| count.map(|count| format!("{count} {words}")));
         told.collect::<Vec<_>>().join(", ")
+    }
+
+    /// When the grant or ban ends; one without an end is ended by hand.
+    fn until(&self) -> String {
+        let by_hand = if self.event == Name::Banned { "unbanned" } else { "revoked" };
+        self.expires.map_or(by_hand.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn plain(line: &Line) -> String {
+        anstream::adapter::strip_str(&line.text()).to_string()
+    }
+
+    fn line(event: Name) -> Line {
+        Line {
+            source: Some("203.0.113.9".parse().expect("an address")),
+            door: Some("ssh".to_owned()),
+            ..Line::new(at("2026-01-02T03:04:05.6789Z"), event)
+        }
+    }
+
+    #[test]
+    fn every_kind_has_one_word_in_text_and_json() {
+        for event in Name::ALL {
+            let json: serde_json::Value = serde_json::from_str(&line(event).json()).expect("JSON");
+
+            assert_eq!(json["event"], event.word());
+            assert_eq!(plain(&line(event)).split_whitespace().nth(1), Some(event.word()));
+        }
+    }
+
+    #[test]
+    fn a_grant_or_ban_without_an_end_says_what_ends_it() {
+        let ended = Some(at("2026-01-09T03:04:05Z"));
+        for (event, expires, rest) in [
+            (Name::Promoted, ended, "open until 2026-01-09 03:04:05 UTC"),
+            (Name::Promoted, None, "open until revoked"),
+            (Name::Banned, ended, "until 2026-01-09 03:04:05 UTC"),
+            (Name::Banned, None, "until unbanned"),
+        ] {
+            let shown = plain(&Line { expires, ..line(event) });
+            assert!(shown.ends_with(&format!("ssh           {rest}")), "{shown}");
+        }
+        let why = Line { detail: Some("trap tcp/23".to_owned()), ..line(Name::Banned) };
+        assert!(plain(&why).ends_with("until unbanned: trap tcp/23"), "{}", plain(&why));
+    }
+
+    #[test]
+    fn the_detail_of_a_reload_is_in_both_forms() {
+        let reloaded = Line { detail: Some("doors +vpn -web".to_owned()), ..line(Name::Reloaded) };
+
+        assert!(plain(&reloaded).ends_with("doors +vpn -web"), "{}", plain(&reloaded));
+        assert!(reloaded.json().contains(r#""detail":"doors +vpn -web""#), "{}", reloaded.json());
+        assert!(!line(Name::Expired).json().contains("detail"), "what does not apply is left out");
     }
 }

@@ -63,8 +63,8 @@ impl Kernel {
         Self::load_with(generation, Options::default())
     }
 
-    fn load_with(generation: &Generation, options: Options) -> Self {
-        let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
+    fn load_with(generation: &Generation, options: Options<'_>) -> Self {
+        let mut gate = Gate::load(generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
         let maps = Maps {
             clock: take(ebpf, names::TEST_CLOCK),

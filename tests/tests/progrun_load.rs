@@ -29,8 +29,8 @@ fn the_program_loads_in_under_a_second() {
     let (config, _) = Config::parse("test", CONFIG).expect("a good configuration");
     let generation = Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("compiles");
     for options in [Options::default(), Options { trace: true, ..Options::default() }] {
-        let mut gate = Gate::load(&generation, options).unwrap_or_else(|error| panic!("{error:?}"));
-        let took = (0..3).map(|_| time_of_load(&generation, options)).min().expect("three loads");
+        let mut gate = Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
+        let took = (0..3).map(|_| time_of_load(&generation, &options)).min().expect("three loads");
         let info = gate.program().expect("the program").info().expect("program info");
         let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
         println!(
@@ -46,7 +46,7 @@ fn the_program_loads_in_under_a_second() {
 }
 
 /// Returns what a load costs this thread, kernel included: other tests share the machine, so the wall clock says little.
-fn time_of_load(generation: &Generation, options: Options) -> Duration {
+fn time_of_load(generation: &Generation, options: &Options<'_>) -> Duration {
     let started = cpu_time();
     let gate = Gate::load(generation, options);
     let took = cpu_time() - started;

@@ -3,18 +3,30 @@
 pub mod check;
 mod door;
 mod duration;
+mod hooks;
 pub mod init;
 mod lint;
 mod listeners;
+mod metrics;
 mod prefix;
 mod problem;
+mod programs;
 mod rules;
 mod secret;
 mod section;
 mod spelling;
+mod state;
 mod xdp;
 
-use std::{fmt, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -25,6 +37,7 @@ use toml::{
 
 pub use self::{
     duration::show_duration,
+    hooks::{Argv, Fact, Hooks},
     problem::{ConfigError, Problem, Warning},
     secret::bits,
 };
@@ -58,6 +71,12 @@ pub struct Config {
     pub public: Vec<Service>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
+    /// Programs that the daemon runs when something happens.
+    pub hooks: Hooks,
+    /// The loopback address at which metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The file, by its absolute path, that keeps grants and bans across a reboot; `None`: they end with it.
+    pub state: Option<PathBuf>,
 }
 
 /// What happens to packets.
@@ -212,7 +231,12 @@ fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), Conf
     let doors = door::Draft::read_all(&root, &mut found);
     rules::judge(&xdp, &doors, &mut found);
     lint::judge(&xdp, &doors, &mut found);
-    let config = xdp.config(doors.into_iter().map(door::Draft::door).collect());
+    let config = Config {
+        hooks: hooks::read(&root, &mut found),
+        metrics: metrics::read(&root, &mut found),
+        state: state::read(&root, &mut found),
+        ..xdp.config(doors.into_iter().map(door::Draft::door).collect())
+    };
     found.verdict(config)
 }
 
