@@ -125,11 +125,12 @@ pub struct Line {
 }
 
 /// RFC 3339 in UTC; finer than a millisecond, wall time derived from the kernel's clock would only pretend.
-fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
 }
 
-fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+/// As [`milliseconds`], for a time that may not be.
+pub(crate) fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => milliseconds(time, to),
         None => to.serialize_none(),
