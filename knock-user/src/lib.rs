@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod attach;
+pub mod bans;
 pub mod before;
 pub mod cli;
 pub mod client;
@@ -9,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod devices;
 pub mod events;
 pub mod exit;
 pub mod generation;
