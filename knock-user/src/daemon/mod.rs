@@ -4,6 +4,7 @@
 mod confine;
 mod hub;
 mod interfaces;
+mod page;
 mod relay;
 mod reload;
 mod ring;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use self::{
     hub::Hub,
     interfaces::Place,
+    page::Sheet,
     ring::Ring,
     saving::Saving,
     server::{Command, Server},
@@ -105,7 +107,7 @@ struct Daemon {
     places: BTreeMap<String, Place>,
     next_scan: Instant,
     saving: Saving,
-    is_reload_good: bool,
+    sheet: Sheet,
 }
 
 /// What the daemon waits for.
@@ -154,6 +156,10 @@ fn set_up(
     let mut hub = Hub::default();
     let terminal = Terminal::start(hub.subscribe(), view.json)?;
     let commands = Server::start(seat)?;
+    let sheet = Sheet::new(&service.installed.about);
+    if let Some(address) = service.plan.config.metrics {
+        sheet.serve(address, &pins)?;
+    }
     let watch = Watch::open()?;
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -167,7 +173,7 @@ fn set_up(
         places: BTreeMap::new(),
         next_scan: Instant::now(),
         saving: Saving::default(),
-        is_reload_good: true,
+        sheet,
     };
     daemon.learn_names();
     daemon.find_places();
@@ -226,6 +232,7 @@ impl Daemon {
     fn tell_skipped_hooks(&self) {
         let skipped = self.hooks.take_skipped();
         if skipped > 0 {
+            self.note_skipped(skipped);
             eprintln!(
                 "xdp-knock: WARNING: {skipped} hooks were not run: too many wait already (see at_once under [hooks])"
             );
