@@ -58,13 +58,15 @@ fn ask(interface: &str) -> Result<Option<Carried>> {
         connection.abort();
         link.map(|link| link.attributes).with_context(|| format!("no interface {interface}"))
     })?;
-    let facts = attributes.into_iter().find_map(|attribute| {
-        if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None }
-    });
+    let facts = attributes
+        .into_iter()
+        .find_map(|attribute| if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None });
     Ok(facts.and_then(|facts| carried_by(&facts)))
 }
 
-fn carried_by(facts: &[LinkXdp]) -> Option<Carried> {
+/// Returns what netlink's facts about XDP say.
+#[must_use]
+pub fn carried_by(facts: &[LinkXdp]) -> Option<Carried> {
     let attached =
         facts.iter().find_map(|fact| if let LinkXdp::Attached(how) = fact { Some(*how) } else { None })?;
     let way = match attached {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Daemon, Service, Stop, WayBack, interfaces};
+use super::{Daemon, Service, Stop, WayBack};
 use crate::{
     attach,
     before::Before,
@@ -45,7 +45,7 @@ impl Daemon {
     /// Brings the configuration into force as it is now, and answers with what changed.
     pub(super) fn reload(&mut self, wanted: Wanted) -> Reply {
         let outcome = self.read_plan(wanted).and_then(|plan| self.replace(plan));
-        self.is_reload_good = outcome.is_ok();
+        self.note_reload(outcome.is_ok());
         match outcome {
             Ok(()) => Reply {
                 ok: true,
@@ -68,7 +68,13 @@ impl Daemon {
         let mut overrides = self.service.plan.overrides.clone();
         overrides.allow.extend(wanted.allow);
         overrides.apply(&mut config);
-        Ok(Plan { config, file: Some(file), overrides, confirm: wanted.confirm, trace: self.service.plan.trace })
+        Ok(Plan {
+            config,
+            file: Some(file),
+            overrides,
+            confirm: wanted.confirm,
+            trace: self.service.plan.trace,
+        })
     }
 
     fn replace(&mut self, plan: Plan) -> Result<()> {
@@ -89,7 +95,7 @@ impl Daemon {
     /// Follows the generation that is in force now.
     fn take_up(&mut self) {
         self.learn_names();
-        self.places = interfaces::places(&self.service.installed);
+        self.find_places();
     }
 
     fn tell_reloaded(&mut self, words: &str) {
@@ -110,7 +116,9 @@ impl Daemon {
         if self.service.way_back.is_none() {
             return Ok(None);
         }
-        match rollback::own_standing(&mut self.service.installed.gate)? {
+        let standing = rollback::own_standing(&mut self.service.installed.gate)?;
+        self.note_standing(standing);
+        match standing {
             Standing::Awaited(_) => Ok(None),
             Standing::Settled => {
                 self.settle();
@@ -135,8 +143,7 @@ impl Daemon {
             WayBack::Generation(old) => {
                 let (mut installed, plan) = *old;
                 let result = self.put_back(|interface, pins| {
-                    let is_its = installed.attached.iter().any(|one| one.interface == interface);
-                    if !is_its {
+                    if !installed.about.interfaces.iter().any(|name| name == interface) {
                         return attach::detach(interface, pins);
                     }
                     attach::swap(installed.gate.program()?, interface, pins)
@@ -144,6 +151,8 @@ impl Daemon {
                 self.service.installed = installed;
                 self.service.plan = plan;
                 self.take_up();
+                self.note_reload(false);
+                self.note_standing(Standing::Settled);
                 self.tell_reloaded("is in force again: the one after it was not confirmed in time");
                 result.map(|()| None)
             }
@@ -194,4 +203,3 @@ pub fn way_back(before: &Before<'_>) -> Result<WayBack> {
     });
     Ok(WayBack::Programs(programs.collect::<Result<_>>()?))
 }
-
