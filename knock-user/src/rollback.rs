@@ -2,7 +2,7 @@
 //! to the one before it, so that a rollback needs no process to live. What is done here is to start it, end it, and put the
 //! programs in their places afterwards.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData};
@@ -118,6 +118,15 @@ pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, pins: &Pins) -> Result<
     pins::remove(&pins.previous())?;
     let path = pins.previous();
     table.pin(&path).with_context(|| format!("pinning the program to go back to at {}", path.display()))
+}
+
+/// Gives whoever is to confirm this much time from now.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn start_time(gate: &mut Gate, time: Duration) -> Result<()> {
+    let by_ns = clock::after_ns(time);
+    wire::confirm(&mut gate.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")
 }
 
 /// Keeps the gate that awaits its confirmation; returns whether one did.
