@@ -27,11 +27,11 @@ const LONG: [&str; 2] = ["--confirm", "10m"];
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn old() -> String {
-    guard(&[door("old", &["udp/7000"], &["udp/6001", "udp/6002"], "open_for = \"1h\"")])
+    guard(&[door("old", &["udp/7000"], &["udp/6101", "udp/5017"], "open_for = \"1h\"")])
 }
 
 fn new() -> String {
-    guard(&[door("new", &["udp/7001"], &["udp/6003", "udp/6004"], "open_for = \"1h\"")])
+    guard(&[door("new", &["udp/7001"], &["udp/6303", "udp/5204"], "open_for = \"1h\"")])
 }
 
 fn network() -> Network {
@@ -96,7 +96,7 @@ fn old_gate<'a>(network: &'a Network, reach: &Reach<'_>) -> Instance<'a> {
     let gate = Instance::new(&network.server, &["srv0"], &old());
     succeed(gate.run("attach", &[]));
     assert_old(reach);
-    reach.knock(friend(), &[6001, 6002]);
+    reach.knock(friend(), &[6101, 5017]);
     reach.until_open(friend(), OLD);
     gate.configure(new().as_bytes());
     gate
@@ -245,14 +245,14 @@ fn what_is_confirmed_stays_when_its_time_is_over() {
             gate.configure(old().as_bytes());
         }
         let mut daemon = match way {
-            "run" => Some(gate.serve(&["--persist", "--confirm", "6s"])),
+            "run" => Some(gate.serve(&["--persist", "--confirm", "3s"])),
             _ if by_daemon => Some(gate.serve(&["--persist"])),
             _ => None,
         };
         gate.configure(new().as_bytes());
         if way != "run" {
             let verb = if way == "attach" { "attach" } else { "reload" };
-            succeed(gate.run(verb, &["--confirm", "6s"]));
+            succeed(gate.run(verb, &["--confirm", "3s"]));
         }
         let [Standing::Awaited(by_ns)] = standing(&gate)[..] else { panic!("{way}: {:?}", standing(&gate)) };
         if way.ends_with("killed") {

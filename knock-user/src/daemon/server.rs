@@ -15,6 +15,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -28,6 +29,8 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 16;
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long those who asked may take to read their answer once the server ends.
+const PARTING: Duration = Duration::from_secs(2);
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -42,22 +45,39 @@ pub enum Command {
 
 /// The listening socket.
 #[derive(Debug)]
-pub struct Server;
+pub struct Server {
+    commands: mpsc::Receiver<Command>,
+    accepting: AbortHandle,
+}
 
 impl Server {
     /// Listens, and passes requests on. Must be called inside the runtime.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(seat: Seat) -> Result<mpsc::Receiver<Command>> {
+    pub fn start(seat: Seat) -> Result<Self> {
         let path = seat.address.socket().to_owned();
         let listener =
             UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("closing {} to others", path.display()))?;
-        let (commands, receiver) = mpsc::channel(MAX_CONNECTIONS);
-        tokio::spawn(accept(listener, seat, commands));
-        Ok(receiver)
+        let (sender, commands) = mpsc::channel(MAX_CONNECTIONS);
+        let accepting = tokio::spawn(accept(listener, seat, sender)).abort_handle();
+        Ok(Self { commands, accepting })
+    }
+
+    /// Waits for the next request.
+    pub async fn next(&mut self) -> Option<Command> {
+        self.commands.recv().await
+    }
+
+    /// Listens no more, and waits until answers and the last events are written. Whoever gives events must be gone.
+    pub async fn finish(mut self) {
+        self.accepting.abort();
+        // Every conversation holds a sender: when all have ended, nothing can come any more.
+        let ended = async { while self.commands.recv().await.is_some() {} };
+        // Who does not read must not hold up the end.
+        let _ = timeout(PARTING, ended).await;
     }
 }
 
