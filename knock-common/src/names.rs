@@ -27,8 +27,8 @@ pub const BUDGETS: &str = "BUDGETS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "EVENTS";
-/// Array of two words that user space keeps: events left out by the cap, and events lost, that its readers were told of.
-pub const TOLD: &str = "TOLD";
+/// Array of words that user space keeps for its own processes to come: see [`crate::abi::Ledger`].
+pub const LEDGER: &str = "LEDGER";
 /// Array of one word: the time a program under test takes for the clock.
 pub const TEST_CLOCK: &str = "TEST_CLOCK";
 /// Array of chunks of [`crate::abi::ABOUT_CHUNK`] bytes: what the generation says of itself, read by user space alone.

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use knock_common::{
-    abi::{Ban, Grant},
+    abi::{Grant, Ledger},
     counter::Counter,
 };
 
 use super::Daemon;
 use crate::{
+    bans::Bans,
     clock,
     events::{Line, Name},
     generation::address,
@@ -50,7 +51,13 @@ impl Daemon {
                 ..Line::new(clock::wall(grant.until_ns), Name::Expired)
             });
         }
-        for (source, ban) in self.state.bans.take_ended(|ban: &Ban| ban.until_ns < now_ns)? {
+        let pins = self.service.held.pins.clone();
+        let ended = match Bans::try_hold(&pins, &mut self.state)? {
+            Some(mut bans) => bans.take_ended(now_ns)?,
+            // Somebody is changing them: the next tick does.
+            None => Vec::new(),
+        };
+        for (source, ban) in ended {
             self.publish(Line {
                 source: Some(address(&source)),
                 detail: Some("its time is over".to_owned()),
@@ -66,19 +73,19 @@ impl Daemon {
 /// # Errors
 /// When the counters cannot be read.
 pub fn losses(state: &mut State) -> Result<Option<Line>> {
-    let capped = untold(state, 0, Counter::EventCapped)?;
-    let overrun = untold(state, 1, Counter::EventLost)?;
+    let capped = untold(state, Ledger::ToldCapped, Counter::EventCapped)?;
+    let overrun = untold(state, Ledger::ToldLost, Counter::EventLost)?;
     if (capped, overrun) == (0, 0) {
         return Ok(None);
     }
     Ok(Some(Line { capped: Some(capped), overrun: Some(overrun), ..Line::new(Timestamp::now(), Name::Lost) }))
 }
 
-fn untold(state: &mut State, place: u32, counter: Counter) -> Result<u64> {
+fn untold(state: &mut State, told: Ledger, counter: Counter) -> Result<u64> {
     let now = state.count(counter)?;
-    let told = state.told.get(&place, 0)?;
-    if now != told {
-        state.told.set(place, now, 0)?;
+    let before = state.noted(told)?;
+    if now != before {
+        state.note(told, now)?;
     }
-    Ok(now.saturating_sub(told))
+    Ok(now.saturating_sub(before))
 }
