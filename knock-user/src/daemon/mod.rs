@@ -94,6 +94,8 @@ pub struct Service {
     pub way_back: Option<WayBack>,
     /// Leave the gate in force at the end.
     pub persist: bool,
+    /// The state file has been read, or there is none; else it is tried again, and not written over until then.
+    pub is_restored: bool,
 }
 
 /// The daemon at work.
