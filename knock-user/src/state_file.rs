@@ -120,13 +120,7 @@ impl Saved {
     ///
     /// # Errors
     /// When the kernel's maps cannot be written.
-    pub fn restore(
-        &self,
-        pins: &Pins,
-        state: &mut State,
-        about: &About,
-        now: Timestamp,
-    ) -> Result<Restored> {
+    pub fn restore(&self, pins: &Pins, state: &mut State, about: &About, now: Timestamp) -> Result<Restored> {
         let holds = |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
         let mut restored = Restored::default();
         for grant in self.grants.iter().filter(|grant| holds(grant.expires)) {

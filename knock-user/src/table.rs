@@ -125,7 +125,9 @@ impl<K: Pod, V: Pod> Table<K, V> {
     pub fn put_if_absent(&mut self, key: &K, value: &V) -> Result<bool> {
         match self.map.insert(Wire(*key), Wire(*value), BPF_NOEXIST) {
             Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(false)
+            }
             Err(error) => Err(error).context("storing an entry of a map"),
         }
     }

@@ -60,7 +60,8 @@ fn every_metric_that_is_shipped_for_is_served() {
     }
     assert!(page.ends_with("# EOF\n") && !page.contains(&scene.server().to_string()), "{page}");
     let mut health = scene.network.server.command("curl");
-    program::run(health.args(["--silent", "--fail", "http://127.0.0.1:9477/healthz"])).succeeded();
+    let health = program::run(health.args(["--silent", "--fail", "http://127.0.0.1:9477/healthz"]));
+    assert!(health.is_success(), "{health}");
 }
 
 fn metric(line: &str) -> Option<&str> {
@@ -68,7 +69,8 @@ fn metric(line: &str) -> Option<&str> {
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| !word.is_empty())
 }
 
 #[test]
@@ -102,13 +104,16 @@ fn a_hook_runs_as_nobody_with_the_facts() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("ours");
     let told = folder.path().join("told");
     let script = format!("echo \"$(id -un) $XDP_KNOCK_EVENT $XDP_KNOCK_VIA $1 $2\" > {}", told.display());
-    let hook = format!("[hooks]\non_promote = [\"/bin/sh\", \"-c\", {script:?}, \"hook\", \"{{door}}\", \"{{source}}\"]\n");
+    let hook = format!(
+        "[hooks]\non_promote = [\"/bin/sh\", \"-c\", {script:?}, \"hook\", \"{{door}}\", \"{{source}}\"]\n"
+    );
     let mut scene = Scene::new(&with(&hook));
 
     knock(&scene);
     scene.daemon.promotion(scene.host(2), "ssh");
 
-    let text = poll("the hook", PATIENCE, || fs::read_to_string(&told).ok().filter(|text| text.ends_with('\n')));
+    let text =
+        poll("the hook", PATIENCE, || fs::read_to_string(&told).ok().filter(|text| text.ends_with('\n')));
     assert_eq!(text.trim(), format!("nobody promoted sequence ssh {}", scene.host(2)));
 }
 

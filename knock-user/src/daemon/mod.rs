@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, time::Instant};
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::{
     hub::Hub,
@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     attach,
-    control::Seat,
+    control::{Reply, Seat},
     events::{Line, Name},
     hooks::Runner,
     install::{Installed, Plan},
@@ -110,6 +110,7 @@ struct Daemon {
     next_scan: Instant,
     saving: Saving,
     sheet: Sheet,
+    farewell: Option<oneshot::Sender<Reply>>,
 }
 
 /// What the daemon waits for.
@@ -117,6 +118,7 @@ struct Inputs {
     signals: Signals,
     ring: Ring,
     traces: Option<ring::Traces>,
+    server: Server,
     commands: mpsc::Receiver<Command>,
     watch: Watch,
     terminal: Terminal,
@@ -137,7 +139,9 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     daemon.announce();
     let stop = runtime.block_on(daemon.run(&mut inputs));
     let outcome = daemon.finish(stop.as_ref().ok().copied());
+    daemon.say_farewell(&outcome);
     drop(daemon.hub);
+    runtime.block_on(inputs.server.finish());
     inputs.terminal.finish();
     let stop = stop?;
     outcome?;
@@ -157,7 +161,7 @@ fn set_up(
     let state = State::open(&pins)?;
     let mut hub = Hub::default();
     let terminal = Terminal::start(hub.subscribe(), view.json)?;
-    let commands = Server::start(seat)?;
+    let (server, commands) = Server::start(seat)?;
     let sheet = Sheet::new(&service.installed.about);
     if let Some(address) = service.plan.config.metrics {
         sheet.serve(address, &pins)?;
@@ -176,10 +180,11 @@ fn set_up(
         next_scan: Instant::now(),
         saving: Saving::default(),
         sheet,
+        farewell: None,
     };
     daemon.learn_names();
     daemon.find_places();
-    Ok((daemon, Inputs { signals, ring, traces, commands, watch, terminal, tick }))
+    Ok((daemon, Inputs { signals, ring, traces, server, commands, watch, terminal, tick }))
 }
 
 impl Daemon {

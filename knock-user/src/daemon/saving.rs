@@ -10,7 +10,11 @@ use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::{Daemon, Service};
-use crate::{events::Name, install::warn_of, state_file::{Restored, Saved}};
+use crate::{
+    events::Name,
+    install::warn_of,
+    state_file::{Restored, Saved},
+};
 
 /// The file is not written more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
