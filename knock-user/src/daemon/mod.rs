@@ -15,7 +15,10 @@ mod sweep;
 mod terminal;
 mod watch;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
@@ -44,6 +47,7 @@ use crate::{
     events::{Line, Name},
     hooks::Runner,
     install::{Installed, Plan},
+    notify,
     pins::Held,
     state::State,
 };
@@ -111,6 +115,8 @@ struct Daemon {
     saving: Saving,
     sheet: Sheet,
     farewell: Option<oneshot::Sender<Reply>>,
+    watchdog: Option<Duration>,
+    alive_at: Instant,
 }
 
 /// What the daemon waits for.
@@ -137,7 +143,9 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
     drop(entered);
     daemon.announce();
+    notify::ready(&daemon.summary());
     let stop = runtime.block_on(daemon.run(&mut inputs));
+    notify::stopping();
     let outcome = daemon.finish(stop.as_ref().ok().copied());
     daemon.say_farewell(&outcome);
     drop(daemon.hub);
@@ -181,6 +189,8 @@ fn set_up(
         saving: Saving::default(),
         sheet,
         farewell: None,
+        watchdog: notify::watchdog_interval(),
+        alive_at: Instant::now(),
     };
     daemon.learn_names();
     daemon.find_places();
@@ -213,6 +223,7 @@ impl Daemon {
         self.hub.catch_up();
         self.save()?;
         self.tell_skipped_hooks();
+        self.show_life();
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -234,6 +245,21 @@ impl Daemon {
         self.saving.note(line.event);
         self.hooks.tell(&line);
         self.hub.publish(line);
+    }
+
+    /// Tells the service manager, if it asks, that the loop goes round.
+    fn show_life(&mut self) {
+        let Some(interval) = self.watchdog else { return };
+        if self.alive_at.elapsed() >= interval {
+            self.alive_at = Instant::now();
+            notify::alive();
+        }
+    }
+
+    /// Says in a line what is in force.
+    fn summary(&self) -> String {
+        let about = &self.service.installed.about;
+        format!("generation {}, mode {}, on {}", about.generation, about.mode, about.interfaces.join(", "))
     }
 
     fn tell_skipped_hooks(&self) {
