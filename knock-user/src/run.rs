@@ -116,7 +116,8 @@ pub fn run(args: &Args, pins: &Pins) -> Result<Stop> {
     let (installed, way_back) = bring_in(&args.gate, &mut plan, &held)?;
     greeting::print(&plan.config, &installed, plan.file.is_none());
     warn(pins, &installed, &warnings);
-    let service = Service { held, installed, plan, way_back, persist: args.persist };
+    let is_restored = restore(pins, &installed);
+    let service = Service { held, installed, plan, way_back, persist: args.persist, is_restored };
     daemon::serve(&mut stage, service, seat, View { json: args.json, trace: args.trace })
 }
 
@@ -130,6 +131,7 @@ pub fn attach(args: &AttachArgs, pins: &Pins) -> Result<()> {
     let (installed, _) = bring_in(&args.gate, &mut plan, &held)?;
     greeting::print(&plan.config, &installed, plan.file.is_none());
     warn(pins, &installed, &warnings);
+    restore(pins, &installed);
     for interface in &installed.awaited {
         eprintln!(
             "xdp-knock: WARNING: {interface} is not there, and without a daemon nobody waits for it: run `xdp-knock run --persist --wait` instead"
@@ -203,13 +205,22 @@ fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Insta
         Some(_) => Some(daemon::way_back(&before)?),
         None => None,
     };
-    let installed = install::install(held, plan, &mut before)?;
-    match state_file::restore_fresh(&held.pins, &installed.about) {
-        Ok(Restored { grants: 0, bans: 0 }) => {}
-        Ok(Restored { grants, bans }) => eprintln!("xdp-knock: restored {grants} grants and {bans} bans"),
-        Err(error) => eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}"),
+    Ok((install::install(held, plan, &mut before)?, way_back))
+}
+
+/// Returns whether the state file has been dealt with. One that was not is left alone: it may still be good.
+fn restore(pins: &Pins, installed: &Installed) -> bool {
+    match state_file::restore_fresh(pins, &installed.about) {
+        Ok(Restored { grants: 0, bans: 0 }) => true,
+        Ok(Restored { grants, bans }) => {
+            eprintln!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            true
+        }
+        Err(error) => {
+            eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}");
+            false
+        }
     }
-    Ok((installed, way_back))
 }
 
 /// What is true of this machine beside the gate, and of the file.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     about::About,
+    bans::Bans,
     clock,
     generation::{address, key_of},
     pins::Pins,
@@ -119,7 +120,7 @@ impl Saved {
     ///
     /// # Errors
     /// When the kernel's maps cannot be written.
-    pub fn restore(&self, state: &mut State, about: &About, now: Timestamp) -> Result<Restored> {
+    pub fn restore(&self, pins: &Pins, state: &mut State, about: &About, now: Timestamp) -> Result<Restored> {
         let holds = |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
         let mut restored = Restored::default();
         for grant in self.grants.iter().filter(|grant| holds(grant.expires)) {
@@ -133,13 +134,13 @@ impl Saved {
                 via: via as u32,
                 generation: about.generation,
             };
-            state.grants.put(&key, &value)?;
-            restored.grants += 1;
+            // A grant that was given since then stays.
+            restored.grants += usize::from(state.grants.put_if_absent(&key, &value)?);
         }
+        let mut bans = Bans::hold(pins, state)?;
         for ban in self.bans.iter().filter(|ban| holds(ban.expires)) {
-            state.bans_in_use.set(0, 1, 0).context("switching bans on")?;
             let value = Ban { until_ns: until_ns(ban.expires), since_ns: clock::instant_ns(ban.since) };
-            state.bans.put(&key_of(ban.source), &value)?;
+            bans.put(&key_of(ban.source), &value)?;
             restored.bans += 1;
         }
         Ok(restored)
@@ -196,7 +197,7 @@ impl Saved {
         );
         ensure!(
             saved.saved <= now,
-            "the state file {} is of {}, and the clock says {now}: nothing is restored before the clock is right",
+            "the state file {} is of {}, and the clock says {now}: nothing is restored until the clock is right",
             path.display(),
             saved.saved
         );
@@ -216,7 +217,7 @@ pub fn restore_fresh(pins: &Pins, about: &About) -> Result<Restored> {
     }
     let now = Timestamp::now();
     match Saved::read(path, now)? {
-        Some(saved) => saved.restore(&mut state, about, now),
+        Some(saved) => saved.restore(pins, &mut state, about, now),
         None => Ok(Restored::default()),
     }
 }

@@ -133,6 +133,11 @@ impl Daemon {
         self.process.diagnostics(word)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its pins are.
     pub fn pins(&self) -> &Path {
         &self.pins

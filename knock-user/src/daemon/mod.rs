@@ -15,11 +15,15 @@ mod sweep;
 mod terminal;
 mod watch;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
 use self::{
     hub::Hub,
@@ -39,10 +43,11 @@ pub use self::{
 };
 use crate::{
     attach,
-    control::Seat,
+    control::{Reply, Seat},
     events::{Line, Name},
     hooks::Runner,
     install::{Installed, Plan},
+    notify,
     pins::Held,
     state::State,
 };
@@ -93,6 +98,8 @@ pub struct Service {
     pub way_back: Option<WayBack>,
     /// Leave the gate in force at the end.
     pub persist: bool,
+    /// The state file has been read, or there is none; else it is tried again, and not written over until then.
+    pub is_restored: bool,
 }
 
 /// The daemon at work.
@@ -107,6 +114,9 @@ struct Daemon {
     next_scan: Instant,
     saving: Saving,
     sheet: Sheet,
+    farewell: Option<oneshot::Sender<Reply>>,
+    watchdog: Option<Duration>,
+    alive_at: Instant,
 }
 
 /// What the daemon waits for.
@@ -132,8 +142,11 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
     drop(entered);
     daemon.announce();
+    notify::ready(&daemon.summary());
     let stop = runtime.block_on(daemon.run(&mut inputs));
+    notify::stopping();
     let outcome = daemon.finish(stop.as_ref().ok().copied());
+    daemon.say_farewell(&outcome);
     drop(daemon.hub);
     runtime.block_on(inputs.server.finish());
     inputs.terminal.finish();
@@ -174,6 +187,9 @@ fn set_up(
         next_scan: Instant::now(),
         saving: Saving::default(),
         sheet,
+        farewell: None,
+        watchdog: notify::watchdog_interval(),
+        alive_at: Instant::now(),
     };
     daemon.learn_names();
     daemon.find_places();
@@ -206,6 +222,7 @@ impl Daemon {
         self.hub.catch_up();
         self.save()?;
         self.tell_skipped_hooks();
+        self.show_life();
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -227,6 +244,21 @@ impl Daemon {
         self.saving.note(line.event);
         self.hooks.tell(&line);
         self.hub.publish(line);
+    }
+
+    /// Tells the service manager, if it asks, that the loop goes round.
+    fn show_life(&mut self) {
+        let Some(interval) = self.watchdog else { return };
+        if self.alive_at.elapsed() >= interval {
+            self.alive_at = Instant::now();
+            notify::alive();
+        }
+    }
+
+    /// Says in a line what is in force.
+    fn summary(&self) -> String {
+        let about = &self.service.installed.about;
+        format!("generation {}, mode {}, on {}", about.generation, about.mode, about.interfaces.join(", "))
     }
 
     fn tell_skipped_hooks(&self) {

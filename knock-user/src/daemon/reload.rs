@@ -14,7 +14,7 @@ use crate::{
     control::Reply,
     events::{Line, Name},
     install::{self, Plan, warn_of},
-    pins,
+    notify, pins,
     rollback::{self, Standing},
     survey,
 };
@@ -44,7 +44,9 @@ impl Daemon {
 
     /// Brings the configuration into force as it is now, and answers with what changed.
     pub(super) fn reload(&mut self, wanted: Wanted) -> Reply {
+        notify::reloading();
         let outcome = self.read_plan(wanted).and_then(|plan| self.replace(plan));
+        notify::ready(&self.summary());
         self.note_reload(outcome.is_ok());
         match outcome {
             Ok(()) => Reply {

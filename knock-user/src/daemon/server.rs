@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Daemon, Stop, reload::Wanted};
+use super::{
+    Daemon, Stop,
+    reload::{Wanted, refusal},
+};
 use crate::{
     control::{Reply, Request, Seat},
     events::Line,
@@ -29,8 +32,8 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 16;
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long those who asked may take to read their answer once the server ends.
-const PARTING: Duration = Duration::from_secs(2);
+/// How long the last answers may take to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -77,7 +80,7 @@ impl Server {
         // Every conversation holds a sender: when all have ended, nothing can come any more.
         let ended = async { while self.commands.recv().await.is_some() {} };
         // Who does not read must not hold up the end.
-        let _ = timeout(PARTING, ended).await;
+        let _ = timeout(FAREWELL, ended).await;
     }
 }
 
@@ -178,7 +181,6 @@ impl Daemon {
             }
             Command::Ask(request, reply) => (request, reply),
         };
-        let mut stop = None;
         let done = Reply { ok: true, is_daemon: true, ..Reply::default() };
         let answer = match request {
             Request::Who | Request::Events => done,
@@ -193,12 +195,24 @@ impl Daemon {
                 Reply { error: Some("a daemon does not make way".to_owned()), ..Reply::default() }
             }
             Request::Detach => {
-                stop = Some(Stop::Detach);
-                done
+                // Answered when it is done.
+                self.farewell = Some(reply);
+                return Some(Stop::Detach);
             }
         };
         // The asker may have gone; what it asked for is done.
         let _ = reply.send(answer);
-        stop
+        None
+    }
+
+    /// Answers the one who had the daemon detach.
+    pub(super) fn say_farewell(&mut self, outcome: &Result<()>) {
+        let Some(reply) = self.farewell.take() else { return };
+        let answer = match outcome {
+            Ok(()) => Reply { ok: true, is_daemon: true, ..Reply::default() },
+            Err(error) => refusal(error),
+        };
+        // Gone: it sees for itself.
+        let _ = reply.send(answer);
     }
 }

@@ -269,7 +269,9 @@ mod tests {
 
     #[test]
     fn one_who_sends_no_header_is_cut_off() {
-        let server = Server::start(Limits { header: Duration::from_millis(100), ..LIMITS });
+        let limits =
+            Limits { header: Duration::from_millis(100), whole: Duration::from_secs(3600), ..LIMITS };
+        let server = Server::start(limits);
         let mut slow = server.connect();
         slow.write_all(b"GET /metrics HTTP/1.1\r\nHost:").expect("it reads");
 
