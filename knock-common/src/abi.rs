@@ -34,6 +34,8 @@ pub const ABOUT_CHUNK: usize = 1024;
 pub const CONFIRMED: u64 = 0;
 /// Slots for the programs that judge again when a generation is not confirmed: an interface's is its index modulo this.
 pub const PREVIOUS_SLOTS: u32 = 1024;
+/// Words of the map that user space keeps for its own processes to come.
+pub const LEDGER_WORDS: usize = 3;
 /// Bytes of the event ring: a power of two and a multiple of the page.
 pub const EVENTS_BYTES: usize = 1 << 20;
 /// Index of the event budget in the map of budgets, behind those of the doors.
@@ -360,6 +362,18 @@ impl PrefixKey {
     pub const FIXED_BITS: u32 = 32;
     /// Bits of the key when the whole address counts.
     pub const ALL_BITS: u32 = 160;
+}
+
+/// A word that user space keeps in the kernel for its own processes to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Ledger {
+    /// Events left out by the cap that readers were told of.
+    ToldCapped = 0,
+    /// Events lost for want of room that readers were told of.
+    ToldLost = 1,
+    /// The highest number that a generation has had: none has it twice, so that attempts of another one never count.
+    Generation = 2,
 }
 
 /// What a generation fixes for the whole program, patched in at load.

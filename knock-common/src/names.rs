@@ -27,6 +27,8 @@ pub const BUDGETS: &str = "BUDGETS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// Array of words that user space keeps for its own processes to come: see [`crate::abi::Ledger`].
+pub const LEDGER: &str = "LEDGER";
 /// Array of one word: the time a program under test takes for the clock.
 pub const TEST_CLOCK: &str = "TEST_CLOCK";
 /// Array of chunks of [`crate::abi::ABOUT_CHUNK`] bytes: what the generation says of itself, read by user space alone.

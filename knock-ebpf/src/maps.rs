@@ -11,8 +11,9 @@ use aya_ebpf::{
 use knock_common::{
     abi::{
         ABOUT_CHUNK, Address, Attempts, BANS_ENTRIES, Ban, DoorRule, EVENT_BUDGET, EVENTS_BYTES,
-        FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, List, MAX_DOORS,
-        MAX_PORT_DOORS, MAX_PREFIXES, PORTS, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role, Settings,
+        FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, List,
+        MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PORTS, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role,
+        Settings,
     },
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},
@@ -72,6 +73,9 @@ static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
 static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<(), EVENTS_BYTES> = RingBuf::new();
+/// For user space alone.
+#[btf_map]
+static LEDGER: Array<u64, LEDGER_WORDS> = Array::new();
 #[btf_map]
 static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Room that a run needs and that the 512-byte stack does not have.

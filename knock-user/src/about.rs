@@ -26,6 +26,8 @@ pub struct About {
     pub mode: Mode,
     /// The file it was read from, as an absolute path; `None` for the built-in example.
     pub config: Option<PathBuf>,
+    /// Where grants and bans are kept across a reboot, if they are.
+    pub state: Option<PathBuf>,
     /// When it was loaded.
     pub loaded: Timestamp,
     /// The interfaces it is meant for.
@@ -117,6 +119,7 @@ impl About {
             generation: generation.settings.generation,
             mode: config.mode,
             config: file,
+            state: config.state.clone(),
             loaded,
             interfaces: config.interfaces.clone(),
             overrides: overrides.clone(),

@@ -63,7 +63,9 @@ pub fn interfaces() -> Result<Vec<String>> {
 pub fn check_interfaces(names: &[String]) -> Result<()> {
     let known = interfaces()?;
     match names.iter().find(|name| !known.contains(name)) {
-        Some(name) => bail!("no interface `{name}` here: there are {}; --wait attaches when it comes", known.join(", ")),
+        Some(name) => {
+            bail!("no interface `{name}` here: there are {}; --wait attaches when it comes", known.join(", "))
+        }
         None => Ok(()),
     }
 }
@@ -127,8 +129,7 @@ pub fn detach(interface: &str, pins: &Pins) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let link =
-        PinnedLink::from_pin(&path).with_context(|| format!("opening the pin {}", path.display()))?;
+    let link = PinnedLink::from_pin(&path).with_context(|| format!("opening the pin {}", path.display()))?;
     // The pin goes first and the descriptor closes last: closing is what detaches, and it is synchronous.
     let link = link.unpin().with_context(|| format!("removing the link pin of {interface}"))?;
     drop(link);

@@ -72,3 +72,10 @@ pub fn wall_end(until_ns: u64) -> Option<Timestamp> {
 pub fn after_ns(time: Duration) -> u64 {
     now_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// Returns the instant of the kernel's clock at a wall-clock time; 0 for one before the machine started.
+#[must_use]
+pub fn instant_ns(wall: Timestamp) -> u64 {
+    let ahead = wall.as_nanosecond() - Timestamp::now().as_nanosecond();
+    u64::try_from(i128::from(now_ns()) + ahead).unwrap_or(0)
+}

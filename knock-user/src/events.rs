@@ -124,9 +124,15 @@ pub struct Line {
     pub detail: Option<String>,
 }
 
-/// RFC 3339 in UTC; finer than a millisecond, wall time derived from the kernel's clock would only pretend.
+/// A time as RFC 3339 in UTC; finer than a millisecond, wall time derived from the kernel's clock would only pretend.
+#[must_use]
+pub fn rfc3339(time: &Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// Writes a time as [`rfc3339`] has it.
 pub(crate) fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    to.serialize_str(&rfc3339(time))
 }
 
 /// As [`milliseconds`], for a time that may not be.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use nix::ifaddrs::getifaddrs;
 
 use crate::{
-    install::{Attached, Installed},
     config::{Config, Mode},
+    install::{Attached, Installed},
     step::Step,
 };
 

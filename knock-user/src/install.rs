@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use knock_common::{abi::Ledger, names};
 
 use crate::{
     about::{About, Diff, Overrides},
@@ -14,7 +15,9 @@ use crate::{
     generation::{Generation, host_ephemeral},
     loader::{Gate, Options},
     pins::{self, Held, Pins},
-    present, rollback, sweep,
+    present, rollback,
+    state::{self, State},
+    sweep,
 };
 
 /// What is to be in force.
@@ -61,10 +64,11 @@ pub struct Attached {
 /// # Errors
 /// With the reason; what was in force before is then still in force, and what was attached by this call is off again.
 pub fn install(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installed> {
+    let is_fresh = before.links.is_empty() && pins::entries(&held.pins.state())?.is_empty();
     let result = replace(held, plan, before);
-    if result.is_err() && before.links.is_empty() {
-        // Nothing was in force: pins made on the way are of no use to anybody.
-        warn_of(held.leave());
+    if result.is_err() && is_fresh {
+        // Nothing was there before: pins made on the way are of no use to anybody.
+        warn_of(held.clear());
     }
     let installed = result?;
     tidy(held, plan, &installed);
@@ -80,7 +84,7 @@ pub fn warn_of(outcome: Result<()>) {
 
 fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installed> {
     let pins = &held.pins;
-    let number = before.about.as_ref().map_or(1, |about| about.generation.wrapping_add(1));
+    let number = next_number(pins)?;
     let generation = Generation::compile(&plan.config, number, &host_ephemeral())?;
     let mut about =
         About::of(&plan.config, &generation, plan.file.clone(), &plan.overrides, Timestamp::now());
@@ -101,12 +105,24 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
         sweep::forget_strangers(pins, about)?;
     }
     let mut gate = Gate::load_undisturbed(&generation, &options)?;
+    State::open(pins)?.note(Ledger::Generation, number.into())?;
     if plan.confirm.is_some() {
         rollback::prepare(&mut gate, before, pins)?;
     }
     let (attached, awaited) = put_on_all(&mut gate, plan, before, held)?;
     let diff = before.about.as_ref().map(|old| Diff::between(old, &about));
     Ok(Installed { gate, about, attached, awaited, diff })
+}
+
+/// Returns a number that no generation of this state has had.
+fn next_number(pins: &Pins) -> Result<u32> {
+    // A process killed while it pinned the first maps leaves only some of them; the load makes the rest.
+    if !pins.state().join(names::LEDGER).exists() {
+        return Ok(1);
+    }
+    let used = state::ledger(pins)?.get(&(Ledger::Generation as u32), 0).context("reading the ledger")?;
+    u32::try_from(used.saturating_add(1))
+        .context("numbers for generations are used up: detach, and begin anew")
 }
 
 /// What follows once the new generation judges everywhere. Whatever fails here, the gate is in force.
@@ -159,13 +175,7 @@ fn put_on_all(
 }
 
 /// Returns the way the interface is attached, in a word.
-fn put_on(
-    gate: &mut Gate,
-    interface: &str,
-    plan: &Plan,
-    before: &Before<'_>,
-    held: &Held,
-) -> Result<String> {
+fn put_on(gate: &mut Gate, interface: &str, plan: &Plan, before: &Before<'_>, held: &Held) -> Result<String> {
     if before.on(interface).is_some() {
         attach::swap(gate.program()?, interface, &held.pins)?;
         return Ok(present::way(interface).map_or("attached".to_owned(), |way| way.to_string()));

@@ -101,7 +101,10 @@ pub fn guard_against(
     if args.allow_me {
         overrides.allow.push(IpNet::from(connection.peer));
         overrides.apply(config);
-        eprintln!("xdp-knock: {} is allowed for as long as this gate is in force (--allow-me)", connection.peer);
+        eprintln!(
+            "xdp-knock: {} is allowed for as long as this gate is in force (--allow-me)",
+            connection.peer
+        );
     }
     if !is_cut_off(connection, config) || args.yes {
         return Ok(());

@@ -139,12 +139,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Removes the folder unless a link is pinned in it.
-    ///
-    /// # Errors
-    /// When the file system refuses.
-    pub fn leave(&self) -> Result<()> {
-        if self.pins.linked()?.is_empty() { self.clear() } else { Ok(()) }
+    /// Removes the folders that are empty.
+    pub fn leave(&self) {
+        let pins = &self.pins;
+        for folder in [pins.links(), pins.state(), pins.path.clone()] {
+            // What is not empty stays, and what holds it with it.
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Removes every pin but those of links, and the folders that are then empty.

@@ -106,7 +106,9 @@ pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, pins: &Pins) -> Result<
     for (interface, index, program) in alive {
         let slot = index % PREVIOUS_SLOTS;
         if let Some(other) = taken.insert(slot, interface.clone()) {
-            bail!("{interface} and {other} have interface indexes that --confirm cannot tell apart: go on without it");
+            bail!(
+                "{interface} and {other} have interface indexes that --confirm cannot tell apart: go on without it"
+            );
         }
         before.with_program(program, |program| {
             let program = program.fd().context("taking hold of the program before")?;
@@ -136,7 +138,9 @@ pub fn confirm(links: &[Link], pins: &Pins) -> Result<bool> {
         let program = link.program.as_ref().context("a program of another layout")?;
         program.confirm()?.set(0, 0, 0).context("confirming the gate")?;
         if clock::now_ns() >= by_ns {
-            bail!("too late: the time ran out while it was confirmed; `xdp-knock status` says what is in force");
+            bail!(
+                "too late: the time ran out while it was confirmed; `xdp-knock status` says what is in force"
+            );
         }
         is_any = true;
     }

@@ -17,6 +17,7 @@ use crate::{
     install::{self, Installed, Plan},
     lockout,
     pins::{Held, Pins},
+    state_file::{self, Restored},
 };
 
 /// What `run` and `attach` bring into force.
@@ -160,7 +161,8 @@ fn plan(args: &GateArgs, trace: bool) -> Result<(Plan, Vec<Warning>)> {
     overrides.apply(&mut config);
     if config.interfaces.is_empty() {
         return Err(BadUsage(
-            "no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration".to_owned(),
+            "no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration"
+                .to_owned(),
         )
         .into());
     }
@@ -186,23 +188,26 @@ fn bring_in(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed,
     // Whatever refuses below leaves no empty folder behind.
     let outcome = bring_in_held(args, plan, held);
     if outcome.is_err() {
-        install::warn_of(held.leave());
+        held.leave();
     }
     outcome
 }
 
 fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed, Option<WayBack>)> {
     lockout::guard(&args.lockout, plan)?;
-    let mut before = if args.discard_state {
-        Before::survey_any_layout(held)?
-    } else {
-        Before::survey(held)?
-    };
+    let mut before =
+        if args.discard_state { Before::survey_any_layout(held)? } else { Before::survey(held)? };
     let way_back = match plan.confirm {
         Some(_) => Some(daemon::way_back(&before)?),
         None => None,
     };
-    Ok((install::install(held, plan, &mut before)?, way_back))
+    let installed = install::install(held, plan, &mut before)?;
+    match state_file::restore_fresh(&held.pins, &installed.about) {
+        Ok(Restored { grants: 0, bans: 0 }) => {}
+        Ok(Restored { grants, bans }) => eprintln!("xdp-knock: restored {grants} grants and {bans} bans"),
+        Err(error) => eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}"),
+    }
+    Ok((installed, way_back))
 }
 
 fn warn(warnings: &[Warning]) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, MapInfo, MapType, RingBuf};
 use knock_common::{
-    abi::{Address, Attempts, Ban, EVENTS_BYTES, Grant, GrantKey},
+    abi::{Address, Attempts, Ban, EVENTS_BYTES, Grant, GrantKey, LEDGER_WORDS, Ledger},
     counter::{self, COUNTERS, Counter},
     names,
 };
@@ -30,13 +30,14 @@ const fn shape(name: &'static str, kind: MapType, key_bytes: usize, value_bytes:
     Shape { name, kind, key_bytes, value_bytes, entries: None }
 }
 
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 8] = [
     shape(names::FIRST_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::LATER_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::GRANTS, MapType::Hash, size_of::<GrantKey>(), size_of::<Grant>()),
     shape(names::BANS, MapType::Hash, size_of::<Address>(), size_of::<Ban>()),
     Shape { entries: Some(1), ..shape(names::BANS_IN_USE, MapType::Array, 4, 8) },
     Shape { entries: Some(COUNTERS), ..shape(names::COUNTERS, MapType::PerCpuArray, 4, 8) },
+    Shape { entries: Some(LEDGER_WORDS), ..shape(names::LEDGER, MapType::Array, 4, 8) },
     Shape { entries: Some(EVENTS_BYTES), ..shape(names::EVENTS, MapType::RingBuf, 0, 0) },
 ];
 
@@ -105,6 +106,7 @@ pub struct State {
     pub first_attempts: Table<Address, Attempts>,
     /// Sources that got further.
     pub later_attempts: Table<Address, Attempts>,
+    ledger: Array<MapData, u64>,
     counters: Counters<MapData>,
 }
 
@@ -122,8 +124,25 @@ impl State {
             bans_in_use: open(pins, names::BANS_IN_USE)?,
             first_attempts: Table::open(&at(names::FIRST_ATTEMPTS))?,
             later_attempts: Table::open(&at(names::LATER_ATTEMPTS))?,
+            ledger: open(pins, names::LEDGER)?,
             counters: open(pins, names::COUNTERS)?,
         })
+    }
+
+    /// Returns a word of the ledger.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn noted(&self, word: Ledger) -> Result<u64> {
+        self.ledger.get(&(word as u32), 0).context("reading the ledger")
+    }
+
+    /// Writes a word of the ledger.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn note(&mut self, word: Ledger, value: u64) -> Result<()> {
+        self.ledger.set(word as u32, value, 0).context("writing the ledger")
     }
 
     /// Returns the sum of a counter over all CPUs.
@@ -151,6 +170,15 @@ impl State {
 pub fn events(pins: &Pins) -> Result<RingBuf<MapData>> {
     check(pins)?;
     open(pins, names::EVENTS)
+}
+
+/// Opens the ledger alone.
+///
+/// # Errors
+/// When it is not pinned, or of another shape.
+pub fn ledger(pins: &Pins) -> Result<Array<MapData, u64>> {
+    check(pins)?;
+    open(pins, names::LEDGER)
 }
 
 fn open<M: TryFrom<Map>>(pins: &Pins, name: &'static str) -> Result<M>

@@ -1,7 +1,10 @@
 //! Forgetting grants of doors that are no more. The kernel finds a grant by the name of its door alone.
 
 use anyhow::Result;
-use knock_common::{abi::{Grant, GrantKey}, names};
+use knock_common::{
+    abi::{Grant, GrantKey},
+    names,
+};
 
 use crate::{about::About, pins::Pins, state, table::Table};
 

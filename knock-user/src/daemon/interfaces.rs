@@ -1,7 +1,5 @@
 //! Interfaces that come and go while the daemon serves: the gate is put on each by its name, as soon as it is there.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use nix::net::if_::if_nametoindex;
 
@@ -9,7 +7,7 @@ use super::Daemon;
 use crate::{
     attach,
     events::{Line, Name},
-    install::{Installed, warn_of},
+    install::warn_of,
     survey,
 };
 
@@ -26,21 +24,21 @@ pub enum Place {
     Taken,
 }
 
-/// Returns where the interfaces of a generation stand that was just installed.
-#[must_use]
-pub fn places(installed: &Installed) -> BTreeMap<String, Place> {
-    let attached = installed.attached.iter().map(|one| {
-        let place = index_of(&one.interface).map_or(Place::Absent, Place::Attached);
-        (one.interface.clone(), place)
-    });
-    attached.chain(installed.awaited.iter().map(|name| (name.clone(), Place::Absent))).collect()
-}
-
 fn index_of(interface: &str) -> Option<u32> {
     if_nametoindex(interface).ok()
 }
 
 impl Daemon {
+    /// Finds out where the interfaces of the generation stand, whoever attached them.
+    pub(super) fn find_places(&mut self) {
+        let links = survey::bare_links(&self.service.held.pins).unwrap_or_default();
+        let place = |name: &String| {
+            let link = links.iter().find(|link| link.interface == *name && !link.is_dead());
+            (name.clone(), link.map_or(Place::Absent, |link| Place::Attached(link.index)))
+        };
+        self.places = self.service.installed.about.interfaces.iter().map(place).collect();
+    }
+
     /// Returns whether some interface came, went, or is another one than it was.
     pub(super) fn has_moved(&self) -> bool {
         self.places.iter().any(|(name, place)| match (place, index_of(name)) {
@@ -84,9 +82,8 @@ impl Daemon {
         let pins = &self.service.held.pins;
         let wish = self.service.plan.overrides.attach;
         // What is pinned under the name judges on no interface any more, or on one that has another name now.
-        let attached = attach::detach(interface, pins).and_then(|()| {
-            attach::attach(self.service.installed.gate.program()?, interface, wish, pins)
-        });
+        let attached = attach::detach(interface, pins)
+            .and_then(|()| attach::attach(self.service.installed.gate.program()?, interface, wish, pins));
         match attached {
             Ok(way) => {
                 self.publish(Line {
@@ -109,7 +106,10 @@ impl Daemon {
 
     fn note_absent(&mut self, interface: &str, before: &Place) -> Place {
         if matches!(before, Place::Attached(_)) {
-            self.note_detached(interface, "the interface is gone: the gate is put on it again when it comes back");
+            self.note_detached(
+                interface,
+                "the interface is gone: the gate is put on it again when it comes back",
+            );
         }
         Place::Absent
     }

@@ -6,6 +6,7 @@ mod interfaces;
 mod relay;
 mod reload;
 mod ring;
+mod saving;
 mod server;
 mod stage;
 mod sweep;
@@ -19,16 +20,20 @@ use aya::programs::Xdp;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-pub use self::{relay::{End, relay}, reload::way_back, stage::Stage};
 use self::{
     hub::Hub,
     interfaces::Place,
     ring::Ring,
+    saving::Saving,
     server::{Command, Server},
     stage::{Call, Signals},
-    sweep::Losses,
     terminal::Terminal,
     watch::Watch,
+};
+pub use self::{
+    relay::{End, relay},
+    reload::way_back,
+    stage::Stage,
 };
 use crate::{
     attach,
@@ -95,8 +100,8 @@ struct Daemon {
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
-    losses: Losses,
     next_scan: Instant,
+    saving: Saving,
     is_reload_good: bool,
 }
 
@@ -141,20 +146,19 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
     let watch = Watch::open()?;
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let losses = Losses::since(&state)?;
     let door_names = BTreeMap::new();
-    let places = interfaces::places(&service.installed);
     let mut daemon = Daemon {
         service,
         state,
         hub,
         door_names,
-        places,
-        losses,
+        places: BTreeMap::new(),
         next_scan: Instant::now(),
+        saving: Saving::default(),
         is_reload_good: true,
     };
     daemon.learn_names();
+    daemon.find_places();
     Ok((daemon, Inputs { signals, ring, traces, commands, watch, terminal, tick }))
 }
 
@@ -182,6 +186,7 @@ impl Daemon {
     fn tick(&mut self) -> Result<Option<Stop>> {
         self.sweep()?;
         self.hub.catch_up();
+        self.save()?;
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -200,6 +205,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, line: Line) {
+        self.saving.note(line.event);
         self.hub.publish(line);
     }
 
@@ -223,8 +229,14 @@ impl Daemon {
     /// Takes the gate off, or leaves it in force.
     fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
         let is_left = match stop {
-            Some(Stop::Signal | Stop::NoReader) => self.service.persist,
-            Some(Stop::Detach) => false,
+            Some(Stop::Signal | Stop::NoReader) => {
+                self.save_now();
+                self.service.persist
+            }
+            Some(Stop::Detach) => {
+                self.forget_saved();
+                false
+            }
             // What went wrong in here is no reason to open the doors.
             None | Some(Stop::NotConfirmed | Stop::Taken) => true,
         };

@@ -9,7 +9,7 @@ use super::{
     hub::Hub,
     ring::Ring,
     server::{Command, Server},
-    sweep::{Losses, TICK},
+    sweep::{TICK, losses},
     terminal::Terminal,
 };
 use crate::{
@@ -54,8 +54,7 @@ async fn pass_on(
     about: &About,
 ) -> Result<End> {
     let mut ring = Ring::open(pins)?;
-    let state = State::open(pins)?;
-    let mut losses = Losses::since(&state)?;
+    let mut state = State::open(pins)?;
     let mut tick = tokio::time::interval(TICK);
     let names: BTreeMap<u64, String> =
         about.doors.iter().map(|(name, door)| (door.id, name.clone())).collect();
@@ -73,7 +72,7 @@ async fn pass_on(
             }
             () = terminal.gone() => return Ok(End::NoReader),
             _ = tick.tick() => {
-                losses.news(&state)?.into_iter().for_each(|line| hub.publish(line));
+                losses(&mut state)?.into_iter().for_each(|line| hub.publish(line));
                 hub.catch_up();
             }
         }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Daemon, Service, Stop, WayBack, interfaces};
+use super::{Daemon, Service, Stop, WayBack};
 use crate::{
     attach,
     before::Before,
@@ -68,7 +68,13 @@ impl Daemon {
         let mut overrides = self.service.plan.overrides.clone();
         overrides.allow.extend(wanted.allow);
         overrides.apply(&mut config);
-        Ok(Plan { config, file: Some(file), overrides, confirm: wanted.confirm, trace: self.service.plan.trace })
+        Ok(Plan {
+            config,
+            file: Some(file),
+            overrides,
+            confirm: wanted.confirm,
+            trace: self.service.plan.trace,
+        })
     }
 
     fn replace(&mut self, plan: Plan) -> Result<()> {
@@ -89,7 +95,7 @@ impl Daemon {
     /// Follows the generation that is in force now.
     fn take_up(&mut self) {
         self.learn_names();
-        self.places = interfaces::places(&self.service.installed);
+        self.find_places();
     }
 
     fn tell_reloaded(&mut self, words: &str) {
@@ -135,8 +141,7 @@ impl Daemon {
             WayBack::Generation(old) => {
                 let (mut installed, plan) = *old;
                 let result = self.put_back(|interface, pins| {
-                    let is_its = installed.attached.iter().any(|one| one.interface == interface);
-                    if !is_its {
+                    if !installed.about.interfaces.iter().any(|name| name == interface) {
                         return attach::detach(interface, pins);
                     }
                     attach::swap(installed.gate.program()?, interface, pins)
@@ -194,4 +199,3 @@ pub fn way_back(before: &Before<'_>) -> Result<WayBack> {
     });
     Ok(WayBack::Programs(programs.collect::<Result<_>>()?))
 }
-

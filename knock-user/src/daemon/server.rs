@@ -69,7 +69,8 @@ async fn accept(listener: UnixListener, _seat: Seat, commands: mpsc::Sender<Comm
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let is_ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
+        let is_ours =
+            stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
         if !is_ours || open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
             if is_ours {
                 open.fetch_sub(1, Ordering::Relaxed);
@@ -168,7 +169,9 @@ impl Daemon {
                 self.publish(*line);
                 done
             }
-            Request::Yield => Reply { error: Some("a daemon does not make way".to_owned()), ..Reply::default() },
+            Request::Yield => {
+                Reply { error: Some("a daemon does not make way".to_owned()), ..Reply::default() }
+            }
             Request::Detach => {
                 stop = Some(Stop::Detach);
                 done

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use knock_common::{abi::Grant, counter::Counter};
+use knock_common::{
+    abi::{Grant, Ledger},
+    counter::Counter,
+};
 
 use super::Daemon;
 use crate::{
@@ -32,7 +35,7 @@ impl Daemon {
             self.take_ended()?;
             self.next_scan = started + started.elapsed() * SCAN_SHARE;
         }
-        if let Some(line) = self.losses.news(&self.state)? {
+        if let Some(line) = losses(&mut self.state)? {
             self.publish(line);
         }
         Ok(())
@@ -65,36 +68,24 @@ impl Daemon {
     }
 }
 
-/// Events that were not delivered, as told so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Losses {
-    capped: u64,
-    overrun: u64,
+/// Returns the line that tells what was lost since readers were last told, by whatever process, if anything was.
+///
+/// # Errors
+/// When the counters cannot be read.
+pub fn losses(state: &mut State) -> Result<Option<Line>> {
+    let capped = untold(state, Ledger::ToldCapped, Counter::EventCapped)?;
+    let overrun = untold(state, Ledger::ToldLost, Counter::EventLost)?;
+    if (capped, overrun) == (0, 0) {
+        return Ok(None);
+    }
+    Ok(Some(Line { capped: Some(capped), overrun: Some(overrun), ..Line::new(Timestamp::now(), Name::Lost) }))
 }
 
-impl Losses {
-    /// Begins to count with what there is.
-    ///
-    /// # Errors
-    /// When the counters cannot be read.
-    pub fn since(state: &State) -> Result<Self> {
-        Ok(Self { capped: state.count(Counter::EventCapped)?, overrun: state.count(Counter::EventLost)? })
+fn untold(state: &mut State, told: Ledger, counter: Counter) -> Result<u64> {
+    let now = state.count(counter)?;
+    let before = state.noted(told)?;
+    if now != before {
+        state.note(told, now)?;
     }
-
-    /// Returns the line that tells what was lost since the last one, if anything was.
-    ///
-    /// # Errors
-    /// When the counters cannot be read.
-    pub fn news(&mut self, state: &State) -> Result<Option<Line>> {
-        let now = Self::since(state)?;
-        let told = std::mem::replace(self, now);
-        if told == now {
-            return Ok(None);
-        }
-        Ok(Some(Line {
-            capped: Some(now.capped - told.capped),
-            overrun: Some(now.overrun - told.overrun),
-            ..Line::new(Timestamp::now(), Name::Lost)
-        }))
-    }
+    Ok(now.saturating_sub(before))
 }

@@ -5,9 +5,7 @@ use std::pin::Pin;
 use anyhow::{Context, Result};
 use futures_util::{Stream, StreamExt as _};
 use rtnetlink::{
-    MulticastGroup, new_multicast_connection,
-    packet_core::NetlinkPayload,
-    packet_route::RouteNetlinkMessage,
+    MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload, packet_route::RouteNetlinkMessage,
 };
 
 /// Changes of the machine's interfaces.

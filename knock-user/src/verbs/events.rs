@@ -32,8 +32,8 @@ pub struct Args {
 /// When no gate is in force, or the kernel refuses.
 pub fn run(args: &Args, pins: &Pins) -> Result<()> {
     let links = survey::links(pins)?;
-    let about =
-        survey::current(&links).context("no gate is in force here, so there are no events: see `xdp-knock status`")?;
+    let about = survey::current(&links)
+        .context("no gate is in force here, so there are no events: see `xdp-knock status`")?;
     let address = Address::of(pins);
     loop {
         if let Some(seat) = address.take()? {
@@ -51,7 +51,9 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
         if follow(stream, args.json)? == Ended::NoReader {
             return Ok(());
         }
-        eprintln!("xdp-knock: the process that passed the events on has ended; the gate itself stays in force");
+        eprintln!(
+            "xdp-knock: the process that passed the events on has ended; the gate itself stays in force"
+        );
         if survey::bare_links(pins)?.is_empty() {
             return Ok(());
         }

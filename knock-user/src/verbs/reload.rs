@@ -55,7 +55,8 @@ pub fn run(args: &Args, pins: &Pins) -> Result<Diff> {
     let file = args.config.clone().or_else(|| about.config.clone()).context(
         "this gate runs the built-in example, which has no file to read again: name one with --config",
     )?;
-    let file = file.canonicalize().map_err(|source| ReadError::Io { path: file.display().to_string(), source })?;
+    let file =
+        file.canonicalize().map_err(|source| ReadError::Io { path: file.display().to_string(), source })?;
     let (mut config, warnings) = Config::read(&file)?;
     overrides.apply(&mut config);
     let known = overrides.allow.len();
