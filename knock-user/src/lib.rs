@@ -19,6 +19,7 @@ pub mod hooks;
 pub mod install;
 pub mod loader;
 pub mod lockout;
+pub mod nic;
 pub mod pins;
 pub mod present;
 pub mod report;
