@@ -199,6 +199,8 @@ mod tests {
         report::sample::{KNOCK, about},
     };
 
+    type Change = fn(&mut Attempts);
+
     const SECOND: u64 = 1_000_000_000;
     const NOW: Moment = Moment { ns: 1000 * SECOND, wall: Timestamp::UNIX_EPOCH };
 
@@ -281,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_is_void_is_not_listed() {
-        let voids: [(&str, fn(&mut Attempts)); 8] = [
+        let voids: [(&str, Change); 8] = [
             ("another generation", |record| record.generation = 6),
             ("another use of the memory", |record| record.slots[0].epoch_ns = 4),
             ("another source's memory", |record| record.source = key_of(source(2))),
@@ -294,7 +296,7 @@ mod tests {
         for (why, change) in voids {
             assert!(listed(change).is_empty(), "{why}");
         }
-        let limits: [fn(&mut Attempts); 2] = [
+        let limits: [Change; 2] = [
             |record| record.slots[0].last_ns = NOW.ns - 5 * SECOND,
             |record| record.slots[0].started_ns = NOW.ns - 15 * SECOND,
         ];
