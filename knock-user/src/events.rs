@@ -130,7 +130,7 @@ pub fn rfc3339(time: &Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// Writes a time as [`rfc3339`] has it.
+/// As [`rfc3339`].
 pub(crate) fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&rfc3339(time))
 }
@@ -235,6 +235,17 @@ impl Line {
         }
     }
 
+    /// Returns the line as a sentence without a time, for logs that have their own.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let who = self.source.map(|source| source.to_string()).or_else(|| self.iface.clone());
+        let door = self.door.as_ref().map(|door| format!("at door {door}"));
+        let words = [Some(self.event.word().to_owned()), who, door];
+        let head = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let rest = self.rest();
+        if rest.is_empty() { head } else { format!("{head}: {rest}") }
+    }
+
     fn rest(&self) -> String {
         match self.event {
             Name::Attached => {
@@ -304,6 +315,20 @@ mod tests {
             assert_eq!(json["event"], event.word());
             assert_eq!(plain(&line(event)).split_whitespace().nth(1), Some(event.word()));
         }
+    }
+
+    #[test]
+    fn a_sentence_has_no_time_and_no_gaps() {
+        let attached = Line {
+            iface: Some("eth0".to_owned()),
+            attach: Some("native".to_owned()),
+            mode: Some("guard".to_owned()),
+            ..Line::new(at("2026-01-02T03:04:05Z"), Name::Attached)
+        };
+
+        assert_eq!(attached.sentence(), "attached eth0: native, mode guard");
+        assert_eq!(line(Name::Promoted).sentence(), "promoted 203.0.113.9 at door ssh: open until revoked");
+        assert_eq!(line(Name::Expired).sentence(), "expired 203.0.113.9 at door ssh");
     }
 
     #[test]

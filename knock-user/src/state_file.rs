@@ -134,8 +134,8 @@ impl Saved {
                 via: via as u32,
                 generation: about.generation,
             };
-            state.grants.put(&key, &value)?;
-            restored.grants += 1;
+            // A grant that was given since then stays.
+            restored.grants += usize::from(state.grants.put_if_absent(&key, &value)?);
         }
         let mut bans = Bans::hold(pins, state)?;
         for ban in self.bans.iter().filter(|ban| holds(ban.expires)) {
@@ -197,7 +197,7 @@ impl Saved {
         );
         ensure!(
             saved.saved <= now,
-            "the state file {} is of {}, and the clock says {now}: nothing is restored before the clock is right",
+            "the state file {} is of {}, and the clock says {now}: nothing is restored until the clock is right",
             path.display(),
             saved.saved
         );

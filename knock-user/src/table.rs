@@ -118,6 +118,20 @@ impl<K: Pod, V: Pod> Table<K, V> {
         }
     }
 
+    /// Stores an entry if there is none of its key; returns whether there was none.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn put_if_absent(&mut self, key: &K, value: &V) -> Result<bool> {
+        match self.map.insert(Wire(*key), Wire(*value), BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(false)
+            }
+            Err(error) => Err(error).context("storing an entry of a map"),
+        }
+    }
+
     /// Takes an entry out in one step; returns the value that it had at that moment.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! The process that serves a gate: it tells of events, sweeps what has ended, follows interfaces, reloads. The gate itself is
 //! in the kernel and does not need it.
 
+mod confine;
 mod hub;
 mod interfaces;
+mod page;
 mod relay;
 mod reload;
 mod ring;
@@ -13,16 +15,20 @@ mod sweep;
 mod terminal;
 mod watch;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::{
     hub::Hub,
     interfaces::Place,
+    page::Sheet,
     ring::Ring,
     saving::Saving,
     server::{Command, Server},
@@ -37,9 +43,11 @@ pub use self::{
 };
 use crate::{
     attach,
-    control::Seat,
+    control::{Reply, Seat},
     events::{Line, Name},
+    hooks::Runner,
     install::{Installed, Plan},
+    notify,
     pins::Held,
     state::State,
 };
@@ -90,6 +98,8 @@ pub struct Service {
     pub way_back: Option<WayBack>,
     /// Leave the gate in force at the end.
     pub persist: bool,
+    /// The state file has been read, or there is none; else it is tried again, and not written over until then.
+    pub is_restored: bool,
 }
 
 /// The daemon at work.
@@ -97,12 +107,16 @@ struct Daemon {
     service: Service,
     state: State,
     hub: Hub,
+    hooks: Runner,
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
     next_scan: Instant,
     saving: Saving,
-    is_reload_good: bool,
+    sheet: Sheet,
+    farewell: Option<oneshot::Sender<Reply>>,
+    watchdog: Option<Duration>,
+    alive_at: Instant,
 }
 
 /// What the daemon waits for.
@@ -110,6 +124,7 @@ struct Inputs {
     signals: Signals,
     ring: Ring,
     traces: Option<ring::Traces>,
+    server: Server,
     commands: mpsc::Receiver<Command>,
     watch: Watch,
     terminal: Terminal,
@@ -122,27 +137,43 @@ struct Inputs {
 /// When the kernel's maps cannot be read, or the gate not be taken off.
 pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Result<Stop> {
     let (runtime, signals) = stage.parts()?;
+    // First of all: threads that are started later have no more than this one.
+    let hooks = confine::confine(&service)?;
     let entered = runtime.enter();
-    let (mut daemon, mut inputs) = set_up(service, seat, view, signals)?;
+    let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
     drop(entered);
     daemon.announce();
+    notify::ready(&daemon.summary());
     let stop = runtime.block_on(daemon.run(&mut inputs));
+    notify::stopping();
     let outcome = daemon.finish(stop.as_ref().ok().copied());
+    daemon.say_farewell(&outcome);
     drop(daemon.hub);
+    runtime.block_on(inputs.server.finish());
     inputs.terminal.finish();
     let stop = stop?;
     outcome?;
     Ok(stop)
 }
 
-fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Result<(Daemon, Inputs)> {
+fn set_up(
+    mut service: Service,
+    hooks: Runner,
+    seat: Seat,
+    view: View,
+    signals: Signals,
+) -> Result<(Daemon, Inputs)> {
     let pins = service.held.pins.clone();
     let traces = ring::traces(&mut service.installed.gate, view.trace)?;
     let ring = Ring::open(&pins)?;
     let state = State::open(&pins)?;
     let mut hub = Hub::default();
     let terminal = Terminal::start(hub.subscribe(), view.json)?;
-    let commands = Server::start(seat)?;
+    let (server, commands) = Server::start(seat)?;
+    let sheet = Sheet::new(&service.installed.about);
+    if let Some(address) = service.plan.config.metrics {
+        sheet.serve(address, &pins)?;
+    }
     let watch = Watch::open()?;
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -151,15 +182,19 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
         service,
         state,
         hub,
+        hooks,
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),
         saving: Saving::default(),
-        is_reload_good: true,
+        sheet,
+        farewell: None,
+        watchdog: notify::watchdog_interval(),
+        alive_at: Instant::now(),
     };
     daemon.learn_names();
     daemon.find_places();
-    Ok((daemon, Inputs { signals, ring, traces, commands, watch, terminal, tick }))
+    Ok((daemon, Inputs { signals, ring, traces, server, commands, watch, terminal, tick }))
 }
 
 impl Daemon {
@@ -187,6 +222,8 @@ impl Daemon {
         self.sweep()?;
         self.hub.catch_up();
         self.save()?;
+        self.tell_skipped_hooks();
+        self.show_life();
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -206,7 +243,33 @@ impl Daemon {
 
     fn publish(&mut self, line: Line) {
         self.saving.note(line.event);
+        self.hooks.tell(&line);
         self.hub.publish(line);
+    }
+
+    /// Tells the service manager, if it asks, that the loop goes round.
+    fn show_life(&mut self) {
+        let Some(interval) = self.watchdog else { return };
+        if self.alive_at.elapsed() >= interval {
+            self.alive_at = Instant::now();
+            notify::alive();
+        }
+    }
+
+    /// Says in a line what is in force.
+    fn summary(&self) -> String {
+        let about = &self.service.installed.about;
+        format!("generation {}, mode {}, on {}", about.generation, about.mode, about.interfaces.join(", "))
+    }
+
+    fn tell_skipped_hooks(&self) {
+        let skipped = self.hooks.take_skipped();
+        if skipped > 0 {
+            self.note_skipped(skipped);
+            eprintln!(
+                "xdp-knock: WARNING: {skipped} hooks were not run: too many wait already (see at_once under [hooks])"
+            );
+        }
     }
 
     fn learn_names(&mut self) {

@@ -38,7 +38,7 @@ pub fn relay(seat: Seat, pins: &Pins, about: &About, json: bool) -> Result<End> 
     let (end, terminal) = runtime.block_on(async {
         let mut hub = Hub::default();
         let mut terminal = Terminal::start(hub.subscribe(), json)?;
-        let commands = Server::start(seat)?;
+        let (_, commands) = Server::start(seat)?;
         let end = pass_on(hub, commands, &mut terminal, pins, about).await?;
         anyhow::Ok((end, terminal))
     })?;

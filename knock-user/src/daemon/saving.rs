@@ -1,16 +1,26 @@
 //! Grants and bans kept across a reboot: the daemon writes them to their file soon after they change.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
-use super::Daemon;
-use crate::{events::Name, install::warn_of, state_file::Saved};
+use super::{Daemon, Service};
+use crate::{
+    events::Name,
+    install::warn_of,
+    state_file::{Restored, Saved},
+};
 
 /// The file is not written more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a file that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Taking down full tables takes a while; so much of the time, at most, is spent on it: one part in this many.
 const SHARE: u32 = 50;
@@ -71,6 +81,9 @@ impl Daemon {
         }
         let started = Instant::now();
         let Some(path) = self.service.installed.about.state.clone() else { return Ok(()) };
+        if !self.restore_again(&path) {
+            return Ok(());
+        }
         if !self.saving.has_changed || self.saving.not_before.is_some_and(|at| started < at) {
             return Ok(());
         }
@@ -81,9 +94,35 @@ impl Daemon {
         Ok(())
     }
 
+    /// Tries again to read a file that could not be read at the start: a clock that was wrong then may be right by now.
+    /// Returns whether it has been dealt with.
+    fn restore_again(&mut self, path: &Path) -> bool {
+        let now = Instant::now();
+        if self.service.is_restored || self.saving.not_before.is_some_and(|at| now < at) {
+            return self.service.is_restored;
+        }
+        self.saving.not_before = Some(now + RETRY);
+        let wall = Timestamp::now();
+        let restored = Saved::read(path, wall).and_then(|saved| match saved {
+            Some(saved) => {
+                let Service { held, installed, .. } = &self.service;
+                saved.restore(&held.pins, &mut self.state, &installed.about, wall)
+            }
+            None => Ok(Restored::default()),
+        });
+        if let Ok(Restored { grants, bans }) = restored {
+            eprintln!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            self.service.is_restored = true;
+        }
+        self.service.is_restored
+    }
+
     /// Writes the file at the end.
     pub(super) fn save_now(&mut self) {
         let Some(path) = self.service.installed.about.state.clone() else { return };
+        if !self.service.is_restored {
+            return;
+        }
         let saved = Saved::of(&self.state, &self.door_names, Timestamp::now());
         warn_of(saved.and_then(|saved| saved.write(&path)));
     }

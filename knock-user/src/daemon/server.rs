@@ -18,7 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Daemon, Stop, reload::Wanted};
+use super::{
+    Daemon, Stop,
+    reload::{Wanted, refusal},
+};
 use crate::{
     control::{Reply, Request, Seat},
     events::Line,
@@ -28,6 +31,8 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 16;
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last answers may take to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -40,29 +45,47 @@ pub enum Command {
     Subscribe(oneshot::Sender<mpsc::Receiver<Arc<Line>>>),
 }
 
-/// The listening socket.
-#[derive(Debug)]
-pub struct Server;
+/// The listening socket's connections.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    open: Arc<AtomicUsize>,
+}
 
 impl Server {
     /// Listens, and passes requests on. Must be called inside the runtime.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(seat: Seat) -> Result<mpsc::Receiver<Command>> {
+    pub fn start(seat: Seat) -> Result<(Self, mpsc::Receiver<Command>)> {
         let path = seat.address.socket().to_owned();
         let listener =
             UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("closing {} to others", path.display()))?;
         let (commands, receiver) = mpsc::channel(MAX_CONNECTIONS);
-        tokio::spawn(accept(listener, seat, commands));
-        Ok(receiver)
+        let server = Self::default();
+        tokio::spawn(accept(listener, seat, commands, Arc::clone(&server.open)));
+        Ok((server, receiver))
+    }
+
+    /// Waits until every answer and every last event is written, but not for ever.
+    pub async fn finish(&self) {
+        let all_written = async {
+            while self.open.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        // One that does not read has had its time.
+        let _ = timeout(FAREWELL, all_written).await;
     }
 }
 
-async fn accept(listener: UnixListener, _seat: Seat, commands: mpsc::Sender<Command>) {
-    let open = Arc::new(AtomicUsize::new(0));
+async fn accept(
+    listener: UnixListener,
+    _seat: Seat,
+    commands: mpsc::Sender<Command>,
+    open: Arc<AtomicUsize>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: others must end first.
@@ -158,7 +181,6 @@ impl Daemon {
             }
             Command::Ask(request, reply) => (request, reply),
         };
-        let mut stop = None;
         let done = Reply { ok: true, is_daemon: true, ..Reply::default() };
         let answer = match request {
             Request::Who | Request::Events => done,
@@ -173,12 +195,24 @@ impl Daemon {
                 Reply { error: Some("a daemon does not make way".to_owned()), ..Reply::default() }
             }
             Request::Detach => {
-                stop = Some(Stop::Detach);
-                done
+                // Answered when it is done.
+                self.farewell = Some(reply);
+                return Some(Stop::Detach);
             }
         };
         // The asker may have gone; what it asked for is done.
         let _ = reply.send(answer);
-        stop
+        None
+    }
+
+    /// Answers the one who had the daemon detach.
+    pub(super) fn say_farewell(&mut self, outcome: &Result<()>) {
+        let Some(reply) = self.farewell.take() else { return };
+        let answer = match outcome {
+            Ok(()) => Reply { ok: true, is_daemon: true, ..Reply::default() },
+            Err(error) => refusal(error),
+        };
+        // Gone: it sees for itself.
+        let _ = reply.send(answer);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc::Receiver, oneshot};
 
-use crate::events::Line;
+use crate::{events::Line, journal::Journal};
 
 /// How long the last lines may take to be written.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,10 +30,14 @@ impl Terminal {
     /// When there can be no thread.
     pub fn start(lines: Receiver<Arc<Line>>, json: bool) -> Result<Self> {
         let (tell_gone, gone) = oneshot::channel();
+        let journal = Journal::of_stream(&std::io::stdout()).context("connecting to the journal")?;
         let write = move || {
             // Dropped at the end of the thread: that is what tells.
             let _tell_gone = tell_gone;
-            write_all(lines, json);
+            match journal {
+                Some(journal) => write_to_journal(lines, &journal),
+                None => write_all(lines, json),
+            }
         };
         let thread = thread::Builder::new().name("terminal".to_owned()).spawn(write);
         Ok(Self { thread: thread.context("starting the thread that prints events")?, gone })
@@ -59,6 +63,18 @@ fn write_all(mut lines: Receiver<Arc<Line>>, json: bool) {
         let text = if json { line.json() } else { line.text() };
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             return;
+        }
+    }
+}
+
+/// Under systemd: events with fields to search by, and no time of our own.
+fn write_to_journal(mut lines: Receiver<Arc<Line>>, journal: &Journal) {
+    let mut is_told = false;
+    while let Some(line) = lines.blocking_recv() {
+        // A journal that is restarted takes the next one.
+        if let (Err(error), false) = (journal.write(&line), is_told) {
+            is_told = true;
+            eprintln!("xdp-knock: WARNING: the journal does not take events: {error}");
         }
     }
 }
