@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use knock_common::abi::{ABI_VERSION, ABOUT_CHUNK};
+use knock_common::abi::{ABI_VERSION, ABOUT_CHUNK, DoorRule};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,6 +26,8 @@ pub struct About {
     pub mode: Mode,
     /// The file it was read from, as an absolute path; `None` for the built-in example.
     pub config: Option<PathBuf>,
+    /// Where grants and bans are kept across a reboot, if they are.
+    pub state: Option<PathBuf>,
     /// When it was loaded.
     pub loaded: Timestamp,
     /// The interfaces it is meant for.
@@ -40,6 +42,8 @@ pub struct About {
     pub public: Vec<String>,
     /// The doors by name.
     pub doors: BTreeMap<String, AboutDoor>,
+    /// First and last port of the host's ephemeral range when it was loaded, which the kernel keeps to.
+    pub ephemeral: (u16, u16),
 }
 
 /// What the command line said; a reload keeps to it.
@@ -76,10 +80,14 @@ impl Overrides {
 pub struct AboutDoor {
     /// What grants and events call it.
     pub id: u64,
+    /// What attempts call it: its place in the configuration.
+    pub number: u8,
     /// What it hides and opens.
     pub opens: Vec<String>,
     /// Steps of its sequence.
     pub steps: usize,
+    /// Whether a UDP step lies in the host's ephemeral range, so that replies to the host's own traffic may spoil attempts.
+    pub has_ephemeral_step: bool,
     /// Tells this sequence from another one. Root alone can read it, and root can read the sequence itself.
     pub sequence: u64,
     /// Longest time between two steps.
@@ -111,6 +119,7 @@ impl About {
             generation: generation.settings.generation,
             mode: config.mode,
             config: file,
+            state: config.state.clone(),
             loaded,
             interfaces: config.interfaces.clone(),
             overrides: overrides.clone(),
@@ -121,8 +130,10 @@ impl About {
                 .doors
                 .iter()
                 .zip(&generation.doors)
-                .map(|(door, rule)| (door.name.clone(), about_door(door, rule.id)))
+                .zip(0..)
+                .map(|((door, rule), number)| (door.name.clone(), about_door(door, rule, number)))
                 .collect(),
+            ephemeral: (generation.settings.ephemeral_first, generation.settings.ephemeral_last),
         }
     }
 
@@ -163,12 +174,14 @@ impl About {
     }
 }
 
-fn about_door(door: &Door, id: u64) -> AboutDoor {
+fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
     let milliseconds =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let sequence: Vec<String> = door.knock.iter().map(ToString::to_string).collect();
     AboutDoor {
-        id,
+        id: rule.id,
+        number,
+        has_ephemeral_step: rule.has(DoorRule::UDP_EPHEMERAL),
         opens: door.opens.iter().map(ToString::to_string).collect(),
         steps: door.knock.len(),
         sequence: knock_common::door::door_id(sequence.join(" ").as_bytes()),

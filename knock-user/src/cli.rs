@@ -25,6 +25,18 @@ pub enum Verb {
     Run(run::Args),
     /// Load the gate, attach it and leave: enforcement without a daemon
     Attach(run::AttachArgs),
+    /// Say whether this machine is protected, and by what; status 3 if it is not
+    Status(verbs::status::Args),
+    /// List who may pass, who is banned and who has begun to knock
+    List(verbs::list::Args),
+    /// Open a door to an address by hand
+    Grant(verbs::grant::Args),
+    /// Shut doors to an address, or to everybody
+    Revoke(verbs::revoke::Args),
+    /// Judge no knocks of an address
+    Ban(verbs::ban::Args),
+    /// Judge them again
+    Unban(verbs::ban::UnbanArgs),
     /// Take the gate off; grants and bans go with it
     Detach(verbs::detach::Args),
     /// Bring the configuration into force as it is now, without a gap

@@ -3,14 +3,21 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
-    os::unix::{fs::DirBuilderExt as _, net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::DirBuilderExt as _, net::UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{about::Diff, events::Line, pins::Pins};
 
@@ -67,6 +74,17 @@ pub struct Reply {
     pub is_daemon: bool,
 }
 
+/// Who serves a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// No daemon: enforcement does not need one.
+    Nobody,
+    /// The daemon with this process id.
+    Daemon(u32),
+    /// This process, or 0 where the kernel does not tell, which does not answer: it is stopped, or hangs.
+    Silent(u32),
+}
+
 /// The place where a gate's server listens, by the folder of its pins.
 #[derive(Clone, Debug)]
 pub struct Address {
@@ -121,8 +139,15 @@ impl Address {
     /// # Errors
     /// When the server does not answer, or not as it should.
     pub fn ask(&self, request: &Request) -> Result<Option<Reply>> {
-        let Some(mut stream) = self.connect(request)? else { return Ok(None) };
-        stream.set_read_timeout(Some(PATIENCE)).context("setting a time limit")?;
+        self.ask_within(request, PATIENCE)
+    }
+
+    /// Asks as [`Self::ask`] does, of a server that may take so long for each of being reached, listening and answering.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_within(&self, request: &Request, patience: Duration) -> Result<Option<Reply>> {
+        let Some(mut stream) = self.connect(request, patience)? else { return Ok(None) };
         let mut line = String::new();
         BufReader::new(&mut stream).read_line(&mut line).map_err(|error| {
             anyhow!(
@@ -140,21 +165,48 @@ impl Address {
     /// # Errors
     /// When the socket refuses.
     pub fn events(&self) -> Result<Option<BufReader<UnixStream>>> {
-        Ok(self.connect(&Request::Events)?.map(BufReader::new))
+        let Some(stream) = self.connect(&Request::Events, PATIENCE)? else { return Ok(None) };
+        // The next event may come in a year.
+        stream.set_read_timeout(None).context("lifting the time limit")?;
+        Ok(Some(BufReader::new(stream)))
     }
 
-    fn connect(&self, request: &Request) -> Result<Option<UnixStream>> {
-        let mut stream = match UnixStream::connect(&self.socket) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                return Ok(None);
-            }
-            other => other.with_context(|| format!("connecting to {}", self.socket.display()))?,
-        };
+    /// Finds out who serves, and whether it answers in time.
+    ///
+    /// # Errors
+    /// When the socket refuses.
+    pub fn server(&self, patience: Duration) -> Result<Server> {
+        let Some(stream) = self.reach(patience)? else { return Ok(Server::Nobody) };
+        let pid = getsockopt(&stream, PeerCredentials).ok().and_then(|peer| u32::try_from(peer.pid()).ok());
+        drop(stream);
+        Ok(match self.ask_within(&Request::Who, patience) {
+            Ok(Some(Reply { is_daemon: true, pid, .. })) => Server::Daemon(pid),
+            Ok(Some(Reply { is_daemon: false, .. }) | None) => Server::Nobody,
+            Err(_) => Server::Silent(pid.unwrap_or_default()),
+        })
+    }
+
+    fn connect(&self, request: &Request, patience: Duration) -> Result<Option<UnixStream>> {
+        let Some(mut stream) = self.reach(patience)? else { return Ok(None) };
         let mut text = serde_json::to_string(request).context("writing the request")?;
         text.push('\n');
-        stream.set_write_timeout(Some(PATIENCE)).context("setting a time limit")?;
         stream.write_all(text.as_bytes()).context("asking the process that serves this gate")?;
         Ok(Some(stream))
+    }
+
+    /// Connects; `None` when nobody serves. Reading and writing have the time limit, too.
+    fn reach(&self, patience: Duration) -> Result<Option<UnixStream>> {
+        let reaching = || format!("connecting to {}", self.socket.display());
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).with_context(reaching)?;
+        // Set before connecting, which waits, too, once a server that hangs has a full queue (`unix(7)`, `socket(7)`).
+        socket.set_write_timeout(Some(patience)).with_context(reaching)?;
+        socket.set_read_timeout(Some(patience)).with_context(reaching)?;
+        match socket.connect(&SockAddr::unix(&self.socket).with_context(reaching)?) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            other => other.map(|()| Some(OwnedFd::from(socket).into())).with_context(reaching),
+        }
     }
 }
 

@@ -130,11 +130,13 @@ pub fn rfc3339(time: &Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+/// As [`rfc3339`].
+pub(crate) fn milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&rfc3339(time))
 }
 
-fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+/// As [`milliseconds`], for a time that may not be.
+pub(crate) fn milliseconds_if_any<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => milliseconds(time, to),
         None => to.serialize_none(),

@@ -319,6 +319,15 @@ pub fn address(bytes: &knock_common::abi::Address) -> IpAddr {
     v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), |v4: Ipv4Addr| IpAddr::V4(v4))
 }
 
+/// Returns the 16 bytes that stand for an address in the kernel's tables.
+#[must_use]
+pub fn key_of(address: IpAddr) -> knock_common::abi::Address {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use knock_user::{
     exit,
     pins::Pins,
     run::{self, BadUsage, NoPermission, require_root},
-    verbs,
+    verbs::{self, in_force::NotInForce},
 };
 
 fn main() -> ExitCode {
@@ -26,6 +26,12 @@ fn obey(verb: Verb, pins: &Pins) -> Result<ExitCode> {
     Ok(match verb {
         Verb::Run(args) => ended(run::run(&args, pins)?),
         Verb::Attach(args) => done(run::attach(&args, pins)?),
+        Verb::Status(args) => as_root(|| verbs::status::run(&args, pins)).map(protected)?,
+        Verb::List(args) => as_root(|| verbs::list::run(&args, pins)).map(listed)?,
+        Verb::Grant(args) => as_root(|| verbs::grant::run(&args, pins)).map(done)?,
+        Verb::Revoke(args) => as_root(|| verbs::revoke::run(&args, pins)).map(done)?,
+        Verb::Ban(args) => as_root(|| verbs::ban::run(&args, pins)).map(done)?,
+        Verb::Unban(args) => as_root(|| verbs::ban::run_unban(&args, pins)).map(done)?,
         Verb::Detach(args) => as_root(|| verbs::detach::run(&args, pins)).map(detached)?,
         Verb::Reload(args) => {
             as_root(|| verbs::reload::run(&args, pins)).map(|diff| changed(&diff, args.json))?
@@ -45,6 +51,17 @@ fn as_root<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
 
 const fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
+}
+
+fn protected(is_protected: bool) -> ExitCode {
+    if is_protected { ExitCode::SUCCESS } else { exit::NOT_PROTECTED.into() }
+}
+
+fn listed(answer: verbs::list::Answer) -> ExitCode {
+    match answer {
+        verbs::list::Answer::Listed => ExitCode::SUCCESS,
+        verbs::list::Answer::Shut => exit::SHUT.into(),
+    }
 }
 
 fn detached(is_any: bool) -> ExitCode {
@@ -94,6 +111,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
     if error.is::<BadUsage>() {
         return exit::USAGE.into();
+    }
+    if error.is::<NotInForce>() {
+        return exit::NOT_PROTECTED.into();
     }
     let refused = error.downcast_ref::<verbs::reload::Refused>();
     refused.map_or(exit::FAILED, |refused| refused.status).into()

@@ -64,7 +64,9 @@ fn ask(interface: &str) -> Result<Option<Carried>> {
     Ok(facts.and_then(|facts| carried_by(&facts)))
 }
 
-fn carried_by(facts: &[LinkXdp]) -> Option<Carried> {
+/// Returns what netlink's facts about XDP say.
+#[must_use]
+pub fn carried_by(facts: &[LinkXdp]) -> Option<Carried> {
     let attached =
         facts.iter().find_map(|fact| if let LinkXdp::Attached(how) = fact { Some(*how) } else { None })?;
     let way = match attached {

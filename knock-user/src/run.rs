@@ -11,12 +11,15 @@ use crate::{
     attach::{self, Wish},
     before::Before,
     config::{Config, Mode, ReadError, Warning},
-    control::{Address, Request},
+    control::{Address, Request, Server},
     daemon::{self, Service, Stage, Stop, View, WayBack},
     greeting,
     install::{self, Installed, Plan},
     lockout,
     pins::{Held, Pins},
+    report::{sight::Sight, status},
+    rollback::Standing,
+    state_file::{self, Restored},
 };
 
 /// What `run` and `attach` bring into force.
@@ -112,8 +115,9 @@ pub fn run(args: &Args, pins: &Pins) -> Result<Stop> {
     let seat = seat(pins)?;
     let (installed, way_back) = bring_in(&args.gate, &mut plan, &held)?;
     greeting::print(&plan.config, &installed, plan.file.is_none());
-    warn(&warnings);
-    let service = Service { held, installed, plan, way_back, persist: args.persist };
+    warn(pins, &installed, &warnings);
+    let is_restored = restore(pins, &installed);
+    let service = Service { held, installed, plan, way_back, persist: args.persist, is_restored };
     daemon::serve(&mut stage, service, seat, View { json: args.json, trace: args.trace })
 }
 
@@ -126,7 +130,8 @@ pub fn attach(args: &AttachArgs, pins: &Pins) -> Result<()> {
     let held = pins.hold()?;
     let (installed, _) = bring_in(&args.gate, &mut plan, &held)?;
     greeting::print(&plan.config, &installed, plan.file.is_none());
-    warn(&warnings);
+    warn(pins, &installed, &warnings);
+    restore(pins, &installed);
     for interface in &installed.awaited {
         eprintln!(
             "xdp-knock: WARNING: {interface} is not there, and without a daemon nobody waits for it: run `xdp-knock run --persist --wait` instead"
@@ -203,7 +208,29 @@ fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Insta
     Ok((install::install(held, plan, &mut before)?, way_back))
 }
 
-fn warn(warnings: &[Warning]) {
+/// Returns whether the state file has been dealt with. One that was not is left alone: it may still be good.
+fn restore(pins: &Pins, installed: &Installed) -> bool {
+    match state_file::restore_fresh(pins, &installed.about) {
+        Ok(Restored { grants: 0, bans: 0 }) => true,
+        Ok(Restored { grants, bans }) => {
+            eprintln!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            true
+        }
+        Err(error) => {
+            eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}");
+            false
+        }
+    }
+}
+
+/// What is true of this machine beside the gate, and of the file.
+fn warn(pins: &Pins, installed: &Installed, warnings: &[Warning]) {
+    let uncovered = Sight::of_own(pins, &installed.about, Standing::Settled)
+        .and_then(|sight| Ok(status::collect(pins, &sight, Server::Nobody)?.uncovered));
+    for one in uncovered.unwrap_or_default() {
+        let addresses: Vec<String> = one.addresses.iter().map(ToString::to_string).collect();
+        eprintln!("xdp-knock: WARNING: {} ({}) carries no gate", one.name, addresses.join(", "));
+    }
     for warning in warnings {
         eprintln!("{}", warning.plain());
     }

@@ -57,12 +57,18 @@ pub struct Program {
 /// # Errors
 /// When a pin is not a link of ours, or of a version with another layout; the message names the way out.
 pub fn links(pins: &Pins) -> Result<Vec<Link>> {
-    let mut links = bare_links(pins)?;
-    for link in &mut links {
-        let looked = program(link.program_id);
-        link.program = Some(looked.map_err(|error| foreign(pins, &link.interface, format!("{error:#}")))?);
-    }
-    Ok(links)
+    pins.linked()?.into_iter().map(|interface| link(pins, interface)).collect()
+}
+
+/// Returns one pinned link with its program, as [`links`] does.
+///
+/// # Errors
+/// As [`links`].
+pub fn link(pins: &Pins, interface: String) -> Result<Link> {
+    let mut link = bare_link(pins, interface)?;
+    let looked = program(link.program_id);
+    link.program = Some(looked.map_err(|error| foreign(pins, &link.interface, format!("{error:#}")))?);
+    Ok(link)
 }
 
 /// Returns every pinned link of XDP, of whatever layout, with its program where that is ours.
@@ -91,7 +97,11 @@ pub fn current(links: &[Link]) -> Option<&About> {
     links.iter().filter_map(Link::about).max_by_key(|about| about.generation)
 }
 
-fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
+/// Returns one pinned link without looking into its program, as [`bare_links`] does.
+///
+/// # Errors
+/// As [`bare_links`].
+pub fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
     let wrong = |error: &dyn std::fmt::Display| foreign(pins, &interface, error.to_string());
     let link: FdLink = PinnedLink::from_pin(pins.link(&interface)).map_err(|error| wrong(&error))?.into();
     let info = link.info().map_err(|error| wrong(&error))?;
@@ -144,7 +154,11 @@ pub fn program_info(id: u32) -> Result<ProgramInfo> {
         .ok_or_else(|| anyhow!("the kernel shows no program {id}: run as root"))
 }
 
-fn program(id: u32) -> Result<Program> {
+/// Looks into a loaded program of ours. Takes root.
+///
+/// # Errors
+/// When the kernel does not give it out, or it is no program of ours or of another layout.
+pub fn program(id: u32) -> Result<Program> {
     let info = program_info(id)?;
     let name = info.name_as_str().unwrap_or_default();
     if name != names::PROGRAM {

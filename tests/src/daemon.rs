@@ -186,6 +186,11 @@ impl Daemon {
         self.errors.lock().expect("no holder panics").clone()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its pins are.
     pub fn pins(&self) -> &Path {
         &self.pins

@@ -27,6 +27,7 @@ fn every_name_of_the_loader_is_in_the_object() {
         names::BUDGETS,
         names::COUNTERS,
         names::EVENTS,
+        names::LEDGER,
         names::TEST_CLOCK,
         names::SETTINGS,
         names::PORT_ROLES,

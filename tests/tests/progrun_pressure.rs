@@ -7,10 +7,7 @@ use knock_common::{
     event::Kind,
     verdict::Action,
 };
-use knock_tests::{
-    kernel::{Kernel, compile},
-    packet::{SYN, TCP, V4, tcp},
-};
+use knock_tests::kernel::{Kernel, compile, syn};
 use knock_user::{generation::Generation, wire::Wire};
 
 const START_NS: u64 = 1_000_000_000_000;
@@ -32,10 +29,6 @@ fn kernel() -> Kernel {
     let mut kernel = Kernel::load(&generation);
     kernel.maps.set_now_ns(START_NS);
     kernel
-}
-
-fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
-    V4 { source, ..V4::new(TCP) }.frame(&tcp(port, SYN))
 }
 
 fn knock(kernel: &mut Kernel, source: [u8; 4], steps: &[u16]) {

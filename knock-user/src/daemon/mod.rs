@@ -1,11 +1,14 @@
 //! The process that serves a gate: it tells of events, sweeps what has ended, follows interfaces, reloads. The gate itself is
 //! in the kernel and does not need it.
 
+mod confine;
 mod hub;
 mod interfaces;
+mod page;
 mod relay;
 mod reload;
 mod ring;
+mod saving;
 mod server;
 mod stage;
 mod sweep;
@@ -22,7 +25,9 @@ use tokio::sync::mpsc;
 use self::{
     hub::Hub,
     interfaces::Place,
+    page::Sheet,
     ring::Ring,
+    saving::Saving,
     server::{Command, Server},
     stage::{Call, Signals},
     terminal::Terminal,
@@ -37,6 +42,7 @@ use crate::{
     attach,
     control::Seat,
     events::{Line, Name},
+    hooks::Runner,
     install::{Installed, Plan},
     pins::Held,
     state::State,
@@ -88,6 +94,8 @@ pub struct Service {
     pub way_back: Option<WayBack>,
     /// Leave the gate in force at the end.
     pub persist: bool,
+    /// The state file has been read, or there is none; else it is tried again, and not written over until then.
+    pub is_restored: bool,
 }
 
 /// The daemon at work.
@@ -95,11 +103,13 @@ struct Daemon {
     service: Service,
     state: State,
     hub: Hub,
+    hooks: Runner,
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
     next_scan: Instant,
-    is_reload_good: bool,
+    saving: Saving,
+    sheet: Sheet,
 }
 
 /// What the daemon waits for.
@@ -119,8 +129,10 @@ struct Inputs {
 /// When the kernel's maps cannot be read, or the gate not be taken off.
 pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Result<Stop> {
     let (runtime, signals) = stage.parts()?;
+    // First of all: threads that are started later have no more than this one.
+    let hooks = confine::confine(&service)?;
     let entered = runtime.enter();
-    let (mut daemon, mut inputs) = set_up(service, seat, view, signals)?;
+    let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
     drop(entered);
     daemon.announce();
     let stop = runtime.block_on(daemon.run(&mut inputs));
@@ -132,7 +144,13 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     Ok(stop)
 }
 
-fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Result<(Daemon, Inputs)> {
+fn set_up(
+    mut service: Service,
+    hooks: Runner,
+    seat: Seat,
+    view: View,
+    signals: Signals,
+) -> Result<(Daemon, Inputs)> {
     let pins = service.held.pins.clone();
     let traces = ring::traces(&mut service.installed.gate, view.trace)?;
     let ring = Ring::open(&pins)?;
@@ -140,6 +158,10 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
     let mut hub = Hub::default();
     let terminal = Terminal::start(hub.subscribe(), view.json)?;
     let commands = Server::start(seat)?;
+    let sheet = Sheet::new(&service.installed.about);
+    if let Some(address) = service.plan.config.metrics {
+        sheet.serve(address, &pins)?;
+    }
     let watch = Watch::open()?;
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -148,10 +170,12 @@ fn set_up(mut service: Service, seat: Seat, view: View, signals: Signals) -> Res
         service,
         state,
         hub,
+        hooks,
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),
-        is_reload_good: true,
+        saving: Saving::default(),
+        sheet,
     };
     daemon.learn_names();
     daemon.find_places();
@@ -182,6 +206,8 @@ impl Daemon {
     fn tick(&mut self) -> Result<Option<Stop>> {
         self.sweep()?;
         self.hub.catch_up();
+        self.save()?;
+        self.tell_skipped_hooks();
         if self.has_moved() {
             self.follow_interfaces();
         }
@@ -200,7 +226,19 @@ impl Daemon {
     }
 
     fn publish(&mut self, line: Line) {
+        self.saving.note(line.event);
+        self.hooks.tell(&line);
         self.hub.publish(line);
+    }
+
+    fn tell_skipped_hooks(&self) {
+        let skipped = self.hooks.take_skipped();
+        if skipped > 0 {
+            self.note_skipped(skipped);
+            eprintln!(
+                "xdp-knock: WARNING: {skipped} hooks were not run: too many wait already (see at_once under [hooks])"
+            );
+        }
     }
 
     fn learn_names(&mut self) {
@@ -223,8 +261,14 @@ impl Daemon {
     /// Takes the gate off, or leaves it in force.
     fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
         let is_left = match stop {
-            Some(Stop::Signal | Stop::NoReader) => self.service.persist,
-            Some(Stop::Detach) => false,
+            Some(Stop::Signal | Stop::NoReader) => {
+                self.save_now();
+                self.service.persist
+            }
+            Some(Stop::Detach) => {
+                self.forget_saved();
+                false
+            }
             // What went wrong in here is no reason to open the doors.
             None | Some(Stop::NotConfirmed | Stop::Taken) => true,
         };

@@ -45,7 +45,7 @@ impl Daemon {
     /// Brings the configuration into force as it is now, and answers with what changed.
     pub(super) fn reload(&mut self, wanted: Wanted) -> Reply {
         let outcome = self.read_plan(wanted).and_then(|plan| self.replace(plan));
-        self.is_reload_good = outcome.is_ok();
+        self.note_reload(outcome.is_ok());
         match outcome {
             Ok(()) => Reply {
                 ok: true,
@@ -116,7 +116,9 @@ impl Daemon {
         if self.service.way_back.is_none() {
             return Ok(None);
         }
-        match rollback::own_standing(&mut self.service.installed.gate)? {
+        let standing = rollback::own_standing(&mut self.service.installed.gate)?;
+        self.note_standing(standing);
+        match standing {
             Standing::Awaited(_) => Ok(None),
             Standing::Settled => {
                 self.settle();
@@ -149,6 +151,8 @@ impl Daemon {
                 self.service.installed = installed;
                 self.service.plan = plan;
                 self.take_up();
+                self.note_reload(false);
+                self.note_standing(Standing::Settled);
                 self.tell_reloaded("is in force again: the one after it was not confirmed in time");
                 result.map(|()| None)
             }

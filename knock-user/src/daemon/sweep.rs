@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use knock_common::{
-    abi::{Ban, Grant, Ledger},
+    abi::{Grant, Ledger},
     counter::Counter,
 };
 
 use super::Daemon;
 use crate::{
+    bans::Bans,
     clock,
     events::{Line, Name},
     generation::address,
@@ -50,7 +51,13 @@ impl Daemon {
                 ..Line::new(clock::wall(grant.until_ns), Name::Expired)
             });
         }
-        for (source, ban) in self.state.bans.take_ended(|ban: &Ban| ban.until_ns < now_ns)? {
+        let pins = self.service.held.pins.clone();
+        let ended = match Bans::try_hold(&pins, &mut self.state)? {
+            Some(mut bans) => bans.take_ended(now_ns)?,
+            // Somebody is changing them: the next tick does.
+            None => Vec::new(),
+        };
+        for (source, ban) in ended {
             self.publish(Line {
                 source: Some(address(&source)),
                 detail: Some("its time is over".to_owned()),

@@ -1,9 +1,17 @@
 //! What the gate is and holds, as plain facts: one set of types feeds the tables, `--json` and the metrics.
 
+pub mod listing;
+pub mod problems;
+pub mod sight;
+pub mod status;
+pub mod text;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::Serialize;
+
+use crate::events::{milliseconds, milliseconds_if_any};
 
 /// Version of the JSON that `status` and `list` print; raised when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;
@@ -17,6 +25,8 @@ pub struct Status {
     pub protected: bool,
     /// Why not, one sentence each.
     pub problems: Vec<String>,
+    /// What else one should know, one sentence each.
+    pub warnings: Vec<String>,
     /// Where links and maps are pinned.
     pub pin_dir: String,
     /// The process that serves this gate, if one does. Enforcement does not depend on it.
@@ -47,6 +57,7 @@ pub struct Generation {
     /// The file it was read from; `None` for the built-in example.
     pub config: Option<String>,
     /// When it was loaded.
+    #[serde(serialize_with = "milliseconds")]
     pub loaded: Timestamp,
 }
 
@@ -54,6 +65,7 @@ pub struct Generation {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Confirm {
     /// When the gate goes back to what was before.
+    #[serde(serialize_with = "milliseconds")]
     pub deadline: Timestamp,
     /// Seconds until then; negative when it has happened.
     pub remaining_s: i64,
@@ -71,6 +83,8 @@ pub enum InterfaceState {
     Absent,
     /// The interface is there, configured, and carries no gate.
     Bare,
+    /// What is pinned for it is not of this program, or of another version.
+    Foreign,
 }
 
 /// An interface that carries the gate or ought to.
@@ -84,9 +98,11 @@ pub struct Interface {
     pub state: InterfaceState,
     /// `native`, `generic`, or `None` where it is not attached.
     pub attach: Option<String>,
-    /// Number of the generation that judges there.
+    /// `observe` or `guard`, by the generation that judges there.
+    pub mode: Option<String>,
+    /// Number of that generation.
     pub generation: Option<u32>,
-    /// Id of the kernel's program.
+    /// Id of the kernel's program behind the link.
     pub program: Option<u32>,
 }
 
@@ -112,7 +128,7 @@ pub struct Door {
     pub steps: usize,
     /// Seconds that a promotion grants.
     pub open_for_s: f64,
-    /// Sources that may pass now.
+    /// Sources with a grant that holds now.
     pub grants: usize,
 }
 
@@ -150,8 +166,10 @@ pub struct Grant {
     /// `sequence` or `manual`.
     pub via: String,
     /// When it was first given.
+    #[serde(serialize_with = "milliseconds")]
     pub since: Timestamp,
     /// When it ends; `None` until it is revoked.
+    #[serde(serialize_with = "milliseconds_if_any")]
     pub expires: Option<Timestamp>,
     /// Seconds until then.
     pub remaining_s: Option<f64>,
@@ -163,8 +181,10 @@ pub struct Ban {
     /// Who.
     pub source: IpAddr,
     /// When it was given.
+    #[serde(serialize_with = "milliseconds")]
     pub since: Timestamp,
     /// When it ends; `None` until it is lifted.
+    #[serde(serialize_with = "milliseconds_if_any")]
     pub expires: Option<Timestamp>,
     /// Seconds until then.
     pub remaining_s: Option<f64>,
@@ -182,7 +202,68 @@ pub struct Attempt {
     /// Steps of the sequence.
     pub of: usize,
     /// When the first one was.
+    #[serde(serialize_with = "milliseconds")]
     pub started: Timestamp,
     /// When the latest one was.
+    #[serde(serialize_with = "milliseconds")]
     pub last: Timestamp,
+}
+
+/// What a verb changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Changes {
+    /// [`VERSION`].
+    pub v: u32,
+    /// One entry a change; empty when all was as wanted already.
+    pub changes: Vec<Change>,
+    /// What else one should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What was done to a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// It may pass a door.
+    Granted,
+    /// It may no longer.
+    Revoked,
+    /// Its knocks are not judged.
+    Banned,
+    /// They are again.
+    Unbanned,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// What was done.
+    pub change: Deed,
+    /// To whom.
+    pub source: IpAddr,
+    /// At which door; `None` for bans.
+    pub door: Option<String>,
+    /// When it ends; `None` for what was taken back, and for what lasts until it is.
+    #[serde(serialize_with = "milliseconds_if_any")]
+    pub expires: Option<Timestamp>,
+    /// Seconds until then.
+    pub remaining_s: Option<f64>,
+    /// What held before, if anything did.
+    pub before: Option<Before>,
+}
+
+/// What held before a change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Before {
+    /// When it would have ended; `None` for what lasted until it was taken back.
+    #[serde(serialize_with = "milliseconds_if_any")]
+    pub expires: Option<Timestamp>,
+}
+
+impl Changes {
+    /// Returns a report of nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { v: VERSION, changes: Vec::new(), notes: Vec::new() }
+    }
 }

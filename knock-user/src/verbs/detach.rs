@@ -1,16 +1,20 @@
 //! `detach`: the end of enforcement.
 
 use std::{
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 
 use crate::{
     attach,
     control::{Address, Request},
     pins::{Busy, Held, Pins},
+    state_file::Saved,
+    survey,
 };
 
 /// How long a daemon may take to end.
@@ -33,6 +37,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
         return Ok(false);
     }
     let is_any = !pins.linked()?.is_empty();
+    let state = state_file_of(pins);
     let held = match pins.hold() {
         Ok(held) => Some(held),
         Err(error) if error.is::<Busy>() => after_daemon(pins, args.force)?,
@@ -46,7 +51,17 @@ pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
         Some(held) => held.clear()?,
         None => Held::clear_of(pins)?,
     }
+    if let Some(path) = state {
+        // Grants and bans go with the gate: they must not come back with the next one.
+        Saved::nothing(Timestamp::now()).write(&path)?;
+    }
     Ok(is_any)
+}
+
+/// Where the gate in force keeps its grants and bans across a reboot.
+fn state_file_of(pins: &Pins) -> Option<PathBuf> {
+    let links = survey::links_of_any_layout(pins).ok()?;
+    survey::current(&links)?.state.clone().filter(|path| path.exists())
 }
 
 fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
