@@ -45,6 +45,8 @@ pub enum Verb {
     Confirm,
     /// Follow the event stream of a gate that is in force
     Events(verbs::events::Args),
+    /// Look for what keeps the gate from working here, with one remedy a line
+    Doctor(verbs::doctor::Args),
     /// Write a commented configuration with a strong random sequence
     Init(config::init::Args),
     /// Validate a configuration and say what is doubtful about it

@@ -79,3 +79,13 @@ pub fn instant_ns(wall: Timestamp) -> u64 {
     let ahead = wall.as_nanosecond() - Timestamp::now().as_nanosecond();
     u64::try_from(i128::from(now_ns()) + ahead).unwrap_or(0)
 }
+
+/// Returns whether something keeps the wall clock in step; `None` where the kernel does not tell.
+#[must_use]
+pub fn is_synchronised() -> Option<bool> {
+    // SAFETY: plain numbers, for which zero is a value; with `modes` 0 the call below only reads.
+    let mut facts: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills in the struct, which lives through the call.
+    let state = unsafe { libc::adjtimex(&raw mut facts) };
+    (state >= 0).then_some(state != libc::TIME_ERROR && facts.status & libc::STA_UNSYNC == 0)
+}

@@ -107,7 +107,7 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
     let mut gate = Gate::load_undisturbed(&generation, &options)?;
     State::open(pins)?.note(Ledger::Generation, number.into())?;
     if let Some(time) = plan.confirm {
-        rollback::prepare(&mut gate, before, pins)?;
+        rollback::prepare(&mut gate, before, &plan.config.interfaces, pins)?;
         // Anew: the verifier may have taken seconds.
         rollback::start_time(&mut gate, time)?;
     }

@@ -21,6 +21,7 @@ pub mod journal;
 pub mod loader;
 pub mod lockout;
 pub mod metrics;
+pub mod nic;
 pub mod notify;
 pub mod pins;
 pub mod present;

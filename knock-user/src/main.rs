@@ -38,6 +38,7 @@ fn obey(verb: Verb, pins: &Pins) -> Result<ExitCode> {
         }
         Verb::Confirm => as_root(|| verbs::confirm::run(pins)).map(done)?,
         Verb::Events(args) => as_root(|| verbs::events::run(&args, pins)).map(done)?,
+        Verb::Doctor(args) => healthy(verbs::doctor::run(&args, pins)?),
         Verb::Init(args) => done(config::init::run(&args)?),
         Verb::Check(args) => config::check::run(&args).map(|outcome| outcome.status().into())?,
         Verb::Knock(args) => client::run(&args).into(),
@@ -55,6 +56,10 @@ const fn done((): ()) -> ExitCode {
 
 fn protected(is_protected: bool) -> ExitCode {
     if is_protected { ExitCode::SUCCESS } else { exit::NOT_PROTECTED.into() }
+}
+
+fn healthy(is_healthy: bool) -> ExitCode {
+    if is_healthy { ExitCode::SUCCESS } else { exit::FAILED.into() }
 }
 
 fn listed(answer: verbs::list::Answer) -> ExitCode {

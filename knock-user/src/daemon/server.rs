@@ -32,8 +32,8 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 16;
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last answers may take to be read.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long those who asked may take to read their answer once the server ends.
+const PARTING: Duration = Duration::from_secs(2);
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -80,7 +80,7 @@ impl Server {
         // Every conversation holds a sender: when all have ended, nothing can come any more.
         let ended = async { while self.commands.recv().await.is_some() {} };
         // Who does not read must not hold up the end.
-        let _ = timeout(FAREWELL, ended).await;
+        let _ = timeout(PARTING, ended).await;
     }
 }
 

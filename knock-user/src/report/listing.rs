@@ -187,3 +187,144 @@ fn attempt(source: &Address, slot: &abi::Attempt, name: &str, door: &AboutDoor, 
         last: now.wall_of(slot.last_ns),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        generation::key_of,
+        report::sample::{KNOCK, about},
+    };
+
+    type Change = fn(&mut Attempts);
+
+    const SECOND: u64 = 1_000_000_000;
+    const NOW: Moment = Moment { ns: 1000 * SECOND, wall: Timestamp::UNIX_EPOCH };
+
+    fn source(last: u8) -> IpAddr {
+        IpAddr::from([198, 51, 100, last])
+    }
+
+    fn key(last: u8, about: &About, door: &str) -> GrantKey {
+        GrantKey { source: key_of(source(last)), door: about.doors[door].id }
+    }
+
+    fn until(until_ns: u64) -> abi::Grant {
+        abi::Grant { until_ns, since_ns: 990 * SECOND, via: 2, generation: 7 }
+    }
+
+    /// A record with one slot: door `ssh` (number 1), two steps, begun 4 s ago, the last one 2 s ago.
+    fn record(last: u8) -> Attempts {
+        let mut record = Attempts::zeroed();
+        record.source = key_of(source(last));
+        record.generation = 7;
+        record.epoch_ns = 5;
+        record.slots[0] = abi::Attempt {
+            started_ns: NOW.ns - 4 * SECOND,
+            last_ns: NOW.ns - 2 * SECOND,
+            epoch_ns: 5,
+            door: 1,
+            step: 2,
+            _pad: [0; 6],
+        };
+        record
+    }
+
+    fn listed(change: impl Fn(&mut Attempts)) -> Vec<Attempt> {
+        let about = about(7, KNOCK, "guard");
+        let mut record = record(1);
+        change(&mut record);
+        attempts(&[(key_of(source(1)), record)], &[&about], NOW)
+    }
+
+    #[test]
+    fn grants_that_hold_are_listed_in_order_and_those_that_are_over_are_not() {
+        let about = about(7, KNOCK, "guard");
+        let entries = [
+            (key(9, &about, "ssh"), until(u64::MAX)),
+            (key(1, &about, "web"), until(NOW.ns)),
+            (key(1, &about, "ssh"), until(1010 * SECOND)),
+            (key(2, &about, "ssh"), until(NOW.ns - 1)),
+        ];
+
+        let listed = grants(&entries, Some(&about), NOW);
+
+        let shown: Vec<_> =
+            listed.iter().map(|one| (one.source, one.door.as_str(), one.remaining_s)).collect();
+        assert_eq!(
+            shown,
+            [(source(1), "ssh", Some(10.0)), (source(1), "web", Some(0.0)), (source(9), "ssh", None)]
+        );
+        assert!(listed.iter().all(|one| one.via == "manual"));
+        assert_eq!(listed[0].expires, Some(Timestamp::from_second(10).expect("a time")));
+        assert_eq!(listed[0].since, Timestamp::from_second(-10).expect("a time"));
+    }
+
+    #[test]
+    fn a_grant_of_a_door_that_is_no_more_is_listed_by_its_number() {
+        let about = about(7, KNOCK, "guard");
+        let stranger = GrantKey { source: key_of(source(1)), door: 0xabc };
+
+        assert_eq!(grants(&[(stranger, until(u64::MAX))], Some(&about), NOW)[0].door, "#abc");
+    }
+
+    #[test]
+    fn an_attempt_that_a_right_knock_would_go_on_with_is_listed() {
+        let listed = listed(|_| {});
+
+        let shown: Vec<_> =
+            listed.iter().map(|one| (one.source, one.door.as_str(), one.step, one.of)).collect();
+        assert_eq!(shown, [(source(1), "ssh", 2, 4)]);
+        assert_eq!(listed[0].last, Timestamp::from_second(-2).expect("a time"));
+    }
+
+    #[test]
+    fn an_attempt_that_is_void_is_not_listed() {
+        let voids: [(&str, Change); 8] = [
+            ("another generation", |record| record.generation = 6),
+            ("another use of the memory", |record| record.slots[0].epoch_ns = 4),
+            ("another source's memory", |record| record.source = key_of(source(2))),
+            ("poisoned", |record| record.turn = claim::POISONED),
+            ("a free slot", |record| record.slots[0].step = 0),
+            ("complete", |record| record.slots[0].step = 4),
+            ("too long since the last step", |record| record.slots[0].last_ns = NOW.ns - 5 * SECOND - 1),
+            ("too long since the first", |record| record.slots[0].started_ns = NOW.ns - 15 * SECOND - 1),
+        ];
+        for (why, change) in voids {
+            assert!(listed(change).is_empty(), "{why}");
+        }
+        let limits: [Change; 2] = [
+            |record| record.slots[0].last_ns = NOW.ns - 5 * SECOND,
+            |record| record.slots[0].started_ns = NOW.ns - 15 * SECOND,
+        ];
+        for change in limits {
+            assert_eq!(listed(change).len(), 1, "still in time");
+        }
+    }
+
+    #[test]
+    fn a_source_may_pass_where_it_has_a_grant_or_is_allowed() {
+        let about = about(7, KNOCK, "guard");
+        let entries = [(key(1, &about, "web"), until(u64::MAX))];
+        let listing = Listing {
+            v: VERSION,
+            grants: grants(&entries, Some(&about), NOW),
+            bans: Vec::new(),
+            attempts: listed(|_| {}),
+        };
+        let open = |source| {
+            let access = of_source(&listing, &about, source);
+            access.doors.into_iter().map(|door| (door.door, door.open)).collect::<Vec<_>>()
+        };
+
+        assert_eq!(open(source(1)), [("ssh".to_owned(), false), ("web".to_owned(), true)]);
+        assert_eq!(open(source(2)), [("ssh".to_owned(), false), ("web".to_owned(), false)]);
+        assert_eq!(open(IpAddr::from([192, 0, 2, 77])), [("ssh".to_owned(), true), ("web".to_owned(), true)]);
+        let access = of_source(&listing, &about, source(1));
+        assert_eq!(access.doors[0].attempt.as_ref().map(|one| one.step), Some(2));
+        assert!(access.is_any_open() && !of_source(&listing, &about, source(2)).is_any_open());
+    }
+}

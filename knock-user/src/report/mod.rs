@@ -2,6 +2,8 @@
 
 pub mod listing;
 pub mod problems;
+#[cfg(test)]
+pub mod sample;
 pub mod sight;
 pub mod status;
 pub mod text;

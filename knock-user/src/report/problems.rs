@@ -138,3 +138,138 @@ pub fn cut_short(interfaces: &[Interface]) -> Option<String> {
         each.join(", ")
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    use super::*;
+    use crate::{
+        about::About,
+        report::sample::{KNOCK, about, device, pins, seen, sight},
+    };
+
+    fn judge(sight: &Sight, devices: &[Device]) -> Vec<String> {
+        let interfaces = interfaces(sight, devices);
+        problems(&pins(), sight, &interfaces, devices)
+    }
+
+    fn guard() -> About {
+        about(7, KNOCK, "guard")
+    }
+
+    fn here() -> Vec<Device> {
+        vec![device("eth0", 2), device("eth1", 3)]
+    }
+
+    /// The gate on both interfaces: each test takes something away.
+    fn whole() -> Sight {
+        sight(vec![seen("eth0", 2, &guard()), seen("eth1", 3, &guard())])
+    }
+
+    fn assert_says(problems: &[String], words: &[&str]) {
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        for word in words {
+            assert!(problems[0].contains(word), "nothing about `{word}`: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_gate_on_every_interface_in_guard_mode_is_no_problem() {
+        assert_eq!(judge(&whole(), &here()), Vec::<String>::new());
+        let shown: Vec<_> =
+            interfaces(&whole(), &here()).into_iter().map(|one| (one.name, one.mode)).collect();
+        let guarded = Some("guard".to_owned());
+        assert_eq!(shown, [("eth0".to_owned(), guarded.clone()), ("eth1".to_owned(), guarded)]);
+    }
+
+    #[test]
+    fn nothing_pinned_is_no_protection() {
+        assert_says(&judge(&Sight::default(), &here()), &["no gate is in force"]);
+    }
+
+    #[test]
+    fn observing_is_no_protection() {
+        let observe = about(7, KNOCK, "observe");
+
+        let all = sight(vec![seen("eth0", 2, &observe), seen("eth1", 3, &observe)]);
+        let one = sight(vec![seen("eth0", 2, &guard()), seen("eth1", 3, &observe)]);
+
+        assert_says(&judge(&all, &here()), &["mode observe: "]);
+        assert_says(&judge(&one, &here()), &["mode observe on eth1"]);
+    }
+
+    #[test]
+    fn a_link_whose_interface_was_deleted_is_no_protection() {
+        let mut dead = whole();
+        dead.links[1].index = 0;
+
+        assert_says(&judge(&dead, &here()[..1]), &["eth1 was deleted"]);
+        assert_says(&judge(&dead, &here()), &["eth1", "there again", "reload"]);
+    }
+
+    #[test]
+    fn an_interface_that_is_bare_or_absent_is_no_protection() {
+        let one = sight(vec![seen("eth0", 2, &guard())]);
+
+        assert_says(&judge(&one, &here()), &["eth1", "carries no gate"]);
+        assert_says(&judge(&one, &here()[..1]), &["no interface eth1"]);
+    }
+
+    #[test]
+    fn a_gate_that_is_on_an_interface_of_another_name_is_told_where() {
+        let devices = [device("eth0", 2), device("wan", 3)];
+
+        assert_says(&judge(&whole(), &devices), &["no interface eth1", "on wan now"]);
+    }
+
+    #[test]
+    fn an_interface_that_carries_another_program_than_its_link_is_no_protection() {
+        let mut devices = here();
+        devices[1].carried = None;
+
+        assert_says(&judge(&whole(), &devices), &["eth1", "carries no gate"]);
+    }
+
+    #[test]
+    fn pins_of_others_are_no_protection() {
+        let mut foreign = whole();
+        foreign.links.remove(1);
+        foreign.foreign.push(Foreign { interface: "eth1".to_owned(), reason: "not ours".to_owned() });
+        let mut left = whole();
+        left.other_states.push(PathBuf::from("/nowhere/maps"));
+
+        assert_says(&judge(&foreign, &here()), &["not ours"]);
+        assert_says(&judge(&left, &here()), &["/nowhere/maps", "another version"]);
+    }
+
+    #[test]
+    fn a_generation_that_was_not_confirmed_is_no_protection_and_it_is_said_what_holds() {
+        let went_back = |previous: &[(&str, u32)], before: Option<About>| {
+            let mut sight = whole();
+            for seen in &mut sight.links {
+                let ids: BTreeMap<_, _> =
+                    previous.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect();
+                seen.about.previous = Some(ids);
+            }
+            sight.links[1].standing = Standing::WentBack(1);
+            sight.links[1].before = before;
+            judge(&sight, &here())
+        };
+
+        assert_says(&went_back(&[], None), &["eth1", "its packets pass"]);
+        assert_says(&went_back(&[("eth1", 33)], None), &["eth1", "program 33"]);
+        let old = about(6, KNOCK, "guard");
+        assert_says(&went_back(&[("eth1", 33)], Some(old)), &["eth1", "generation 6, mode guard"]);
+    }
+
+    #[test]
+    fn an_update_cut_short_shows_the_generation_of_each() {
+        let cut = sight(vec![seen("eth0", 2, &about(8, KNOCK, "guard")), seen("eth1", 3, &guard())]);
+
+        let words = cut_short(&interfaces(&cut, &here())).expect("two generations");
+
+        assert!(words.contains("eth0 has 8, eth1 has 7"), "{words}");
+        assert_eq!(cut_short(&interfaces(&whole(), &here())), None);
+    }
+}

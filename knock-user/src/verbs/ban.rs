@@ -8,14 +8,14 @@ use knock_common::abi::{Address, Ban};
 
 use super::{
     arguments::{Lasting, lasting, source},
-    in_force::{InForce, key, tell},
+    in_force::{InForce, tell},
     show,
 };
 use crate::{
     bans::Bans,
     clock::Moment,
     events::{Line, Name},
-    generation::address,
+    generation::{address, key_of},
     pins::Pins,
     report::{
         Before, Change, Changes, Deed,
@@ -67,12 +67,15 @@ fn ban(args: &Args, pins: &Pins) -> Result<Changes> {
     let mut gate = InForce::open(pins)?;
     let mut report = Changes { notes: untouched(&gate, args.source)?, ..Changes::none() };
     let mut bans = Bans::hold(pins, &mut gate.state)?;
-    let (key, now) = (key(args.source), Moment::now());
+    let (key, now) = (key_of(args.source), Moment::now());
     let present = bans.get(&key)?.filter(|ban| now.ns <= ban.until_ns);
     let fresh = Ban { until_ns: args.lasting.unwrap_or(USUAL).until_ns(now.ns), since_ns: now.ns };
     let Some(ban) = to_store(present, fresh, args.lasting.is_some()) else { return Ok(report) };
     put(&mut bans, &key, &ban, pins, now)?;
     drop(bans);
+    // What the source has begun must not wait for the end of a short ban. To the kernel it is as if they had been evicted.
+    gate.state.first_attempts.take(&key)?;
+    gate.state.later_attempts.take(&key)?;
     report.changes.push(Change {
         change: Deed::Banned,
         source: args.source,
@@ -87,7 +90,7 @@ fn ban(args: &Args, pins: &Pins) -> Result<Changes> {
         detail: Some("by hand".to_owned()),
         ..Line::new(Timestamp::now(), Name::Banned)
     };
-    report.notes.extend(tell(pins, vec![line]));
+    report.notes.extend(tell(pins, &gate, vec![line]));
     Ok(report)
 }
 
@@ -104,7 +107,7 @@ fn lift(args: &UnbanArgs, pins: &Pins) -> Result<Changes> {
     let mut bans = Bans::hold(pins, &mut gate.state)?;
     let now = Moment::now();
     let meant: Vec<Address> = match args.source {
-        Some(source) => vec![key(source)],
+        Some(source) => vec![key_of(source)],
         None => bans.entries()?.into_iter().map(|(source, _)| source).collect(),
     };
     let (mut report, mut lines) = (Changes::none(), Vec::new());
@@ -118,7 +121,7 @@ fn lift(args: &UnbanArgs, pins: &Pins) -> Result<Changes> {
     bans.rest_if_empty()?;
     drop(bans);
     report.changes.sort_by_key(|change| change.source);
-    report.notes.extend(tell(pins, lines));
+    report.notes.extend(tell(pins, &gate, lines));
     Ok(report)
 }
 
@@ -154,7 +157,7 @@ fn untouched(gate: &InForce, source: IpAddr) -> Result<Vec<String>> {
             "{source} is under `allow`, which the ban does not touch: it passes every door until it is taken out there and the configuration is reloaded"
         ));
     }
-    let (key, now) = (key(source), Moment::now());
+    let (key, now) = (key_of(source), Moment::now());
     let grants = gate.state.grants.entries()?;
     let live = grants.iter().filter(|(grant, entry)| grant.source == key && entry.is_live(now.ns));
     let doors: Vec<String> = live.map(|(grant, _)| door_name(Some(&gate.about), grant.door)).collect();

@@ -11,13 +11,14 @@ use knock_common::{
 
 use super::{
     arguments::{Lasting, lasting, source},
-    in_force::{InForce, key, put_making_room, tell},
+    in_force::{InForce, put_making_room, tell},
     show,
 };
 use crate::{
     clock::Moment,
     config::Mode,
     events::{Line, Name},
+    generation::key_of,
     pins::Pins,
     report::{Before, Change, Changes, Deed, listing::is_allowed},
     table::Full,
@@ -51,7 +52,7 @@ fn give(args: &Args, pins: &Pins) -> Result<Changes> {
     let mut gate = InForce::open(pins)?;
     let door = gate.door(&args.door)?;
     let usual = Lasting::For(Duration::from_millis(door.open_for_ms));
-    let key = GrantKey { source: key(args.source), door: door.id };
+    let key = GrantKey { source: key_of(args.source), door: door.id };
     let now = Moment::now();
     let present = gate.state.grants.get(&key)?.filter(|grant| grant.is_live(now.ns));
     let fresh = Grant {
@@ -72,7 +73,7 @@ fn give(args: &Args, pins: &Pins) -> Result<Changes> {
         remaining_s: now.left_s(grant.until_ns),
         before: present.map(|grant| Before { expires: now.end(grant.until_ns) }),
     });
-    report.notes.extend(tell(pins, vec![line(args, &grant, now)]));
+    report.notes.extend(tell(pins, &gate, vec![line(args, &grant, now)]));
     Ok(report)
 }
 
@@ -103,7 +104,7 @@ fn notes(gate: &InForce, source: IpAddr) -> Result<Vec<String>> {
     if is_allowed(&gate.about, source) {
         notes.push(format!("{source} is under `allow`: it passes every door without a grant"));
     }
-    let ban = gate.state.bans.get(&key(source)).context("looking for a ban")?;
+    let ban = gate.state.bans.get(&key_of(source)).context("looking for a ban")?;
     if ban.is_some_and(|ban| Moment::now().ns <= ban.until_ns) {
         notes.push(format!("{source} is banned: it cannot knock, but a grant holds all the same"));
     }

@@ -1,22 +1,20 @@
 //! A gate in force, opened by what is pinned: what the verbs on its tables begin with.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytemuck::Pod;
-use knock_common::abi::{Address, mapped};
+use jiff::Timestamp;
 
 use crate::{
     about::{About, AboutDoor},
-    control::{Address as Server, Request},
+    control::{Address, Request},
     events::Line,
     pins::Pins,
     report::sight::Sight,
     run::BadUsage,
     state::State,
+    state_file::Saved,
     table::{Full, Table},
 };
 
@@ -57,6 +55,13 @@ impl InForce {
         Ok(Self { state: State::open(pins)?, sight, about })
     }
 
+    /// Writes the file that keeps grants and bans across a reboot, if the configuration has one.
+    fn save(&self) -> Result<()> {
+        let Some(path) = &self.about.state else { return Ok(()) };
+        let names = self.about.doors.iter().map(|(name, door)| (door.id, name.clone())).collect();
+        Saved::of(&self.state, &names, Timestamp::now())?.write(path)
+    }
+
     /// Returns a door by its name.
     ///
     /// # Errors
@@ -66,15 +71,6 @@ impl InForce {
             let known: Vec<&str> = self.about.doors.keys().map(String::as_str).collect();
             BadUsage(format!("there is no door `{name}`: there are {}", known.join(", ")))
         })
-    }
-}
-
-/// Returns an address as the kernel's tables have it.
-#[must_use]
-pub fn key(source: IpAddr) -> Address {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }
 
@@ -97,42 +93,51 @@ pub fn put_making_room<K: Pod, V: Pod>(
     }
 }
 
-/// Tells the process that serves, if one does, of events that this one caused, so that its readers and hooks follow. What
-/// was done is done whether or not it hears of it; returns a note if it did not.
-pub fn tell(pins: &Pins, lines: Vec<Line>) -> Option<String> {
-    let server = Server::of(pins);
+/// Tells the process that serves, if one does, of events that this one caused, so that its readers and hooks follow; where
+/// no daemon does, brings the file up to date that keeps grants and bans across a reboot. What was done is done whether or
+/// not that succeeds; returns a note if it does not.
+pub fn tell(pins: &Pins, gate: &InForce, lines: Vec<Line>) -> Option<String> {
+    if lines.is_empty() {
+        return None;
+    }
+    match tell_server(pins, lines) {
+        Ok(Heard::ByDaemon) => None,
+        Ok(Heard::ByNoDaemon) => gate.save().err().map(|error| format!("{error:#}")),
+        Err(note) => Some(note),
+    }
+}
+
+/// Who heard of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    ByDaemon,
+    /// Nobody, or a reader of events that serves for want of a daemon.
+    ByNoDaemon,
+}
+
+fn tell_server(pins: &Pins, lines: Vec<Line>) -> Result<Heard, String> {
+    let server = Address::of(pins);
     let started = Instant::now();
     let total = lines.len();
+    let mut heard = Heard::ByNoDaemon;
     for (told, line) in lines.into_iter().enumerate() {
         let request = Request::Tell { line: Box::new(line) };
-        let is_late = started.elapsed() > PATIENCE_FOR_ALL;
-        match server.ask_within(&request, PATIENCE) {
-            Ok(None) => return None,
-            Ok(Some(_)) if !is_late => {}
-            Ok(Some(_)) | Err(_) => {
-                return Some(format!(
+        let reply = if started.elapsed() < PATIENCE_FOR_ALL {
+            server.ask_within(&request, PATIENCE).map_err(|_| told)
+        } else {
+            Err(told)
+        };
+        match reply {
+            Ok(None) => return Ok(Heard::ByNoDaemon),
+            Ok(Some(reply)) if reply.is_daemon => heard = Heard::ByDaemon,
+            Ok(Some(_)) => {}
+            Err(told) => {
+                return Err(format!(
                     "the daemon did not hear of {} of {total} events in time; what is said above is done all the same",
                     total - told
                 ));
             }
         }
     }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generation::address;
-
-    #[test]
-    fn a_source_is_the_same_in_the_tables_and_out_of_them() {
-        for text in ["192.0.2.7", "2001:db8::7", "fe80::1", "::1"] {
-            let source: IpAddr = text.parse().expect("an address");
-            assert_eq!(address(&key(source)), source);
-        }
-        let mapped: IpAddr = "::ffff:192.0.2.7".parse().expect("an address");
-        let plain: IpAddr = "192.0.2.7".parse().expect("an address");
-        assert_eq!(key(mapped), key(plain));
-    }
+    Ok(heard)
 }

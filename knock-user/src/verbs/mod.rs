@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod ban;
 pub mod confirm;
 pub mod detach;
+pub mod doctor;
 pub mod events;
 pub mod grant;
 pub mod in_force;

@@ -8,13 +8,13 @@ use knock_common::abi::{Grant, GrantKey};
 
 use super::{
     arguments::source,
-    in_force::{InForce, key, tell},
+    in_force::{InForce, tell},
     show,
 };
 use crate::{
     clock::Moment,
     events::{Line, Name},
-    generation::address,
+    generation::{address, key_of},
     pins::Pins,
     report::{
         Before, Change, Changes, Deed,
@@ -49,7 +49,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
 fn take_back(args: &Args, pins: &Pins) -> Result<Changes> {
     let gate = InForce::open(pins)?;
     let door = args.door.as_deref().map(|name| gate.door(name)).transpose()?.map(|door| door.id);
-    let source = args.source.map(key);
+    let source = args.source.map(key_of);
     let now = Moment::now();
     let is_meant = |key: &GrantKey| {
         source.is_none_or(|source| source == key.source) && door.is_none_or(|door| door == key.door)
@@ -70,7 +70,7 @@ fn take_back(args: &Args, pins: &Pins) -> Result<Changes> {
             "{source} is under `allow`: it passes every door all the same, until it is taken out there and the configuration is reloaded"
         ));
     }
-    report.notes.extend(tell(pins, lines));
+    report.notes.extend(tell(pins, &gate, lines));
     Ok(report)
 }
 
