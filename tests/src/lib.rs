@@ -5,6 +5,7 @@ pub mod bpffs;
 pub mod client;
 pub mod corpus;
 pub mod daemon;
+pub mod flood;
 pub mod gate;
 pub mod instance;
 pub mod kernel;

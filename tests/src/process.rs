@@ -57,16 +57,7 @@ impl Process {
                 kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&piece[..length]));
             }
         });
-        Self {
-            child,
-            line,
-            lines,
-            events: Vec::new(),
-            times: Vec::new(),
-            read: 0,
-            errors,
-            listener: Some(listener),
-        }
+        Self { child, line, lines, events: Vec::new(), times: Vec::new(), read: 0, errors, listener }
     }
 
     /// Waits for the next event of a kind that is as wanted, and returns it. Events before it are passed over.
