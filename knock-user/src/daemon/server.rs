@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long those who asked may take to read their answer once the server ends.
 const PARTING: Duration = Duration::from_secs(2);
 /// Most connections at once.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
 
 /// A request on its way to the daemon's loop.
 #[derive(Debug)]
