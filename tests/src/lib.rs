@@ -9,6 +9,7 @@ pub mod flood;
 pub mod gate;
 pub mod instance;
 pub mod kernel;
+pub mod listener;
 pub mod model;
 pub mod netns;
 pub mod packet;
