@@ -18,5 +18,6 @@ pub mod service;
 pub mod shape;
 pub mod specimens;
 pub mod sshd;
+pub mod standing;
 pub mod traffic;
 pub mod vlan;
