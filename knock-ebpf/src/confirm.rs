@@ -4,13 +4,13 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use knock_common::{abi::CONFIRMED, counter::Counter};
 
-use crate::{clock, maps};
+use crate::{clock, constants, maps};
 
 /// Returns whether the generation had to be confirmed and was not in time.
 #[inline(always)]
 pub fn is_overdue() -> bool {
     // Constant once loaded: without a confirmation the verifier never sees the rest.
-    if maps::settings().confirm() == 0 {
+    if constants::settings().confirm() == 0 {
         return false;
     }
     let deadline_ns = maps::confirm_word();

@@ -7,7 +7,10 @@ use knock_common::{
     event::{Event, Kind, Via},
 };
 
-use crate::maps::{self, Maps};
+use crate::{
+    constants,
+    maps::{self, Maps},
+};
 
 /// What all events of one knock have in common.
 #[derive(Clone, Copy)]
@@ -43,7 +46,7 @@ pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
         source: scene.source,
         door: Maps.door(door).map_or(0, |rule| rule.id),
         interface: scene.interface,
-        generation: maps::settings().generation(),
+        generation: constants::settings().generation(),
         kind: kind as u8,
         via,
         step,

@@ -11,6 +11,8 @@ mod clock;
 #[cfg(target_arch = "bpf")]
 mod confirm;
 #[cfg(target_arch = "bpf")]
+mod constants;
+#[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
 mod frame;

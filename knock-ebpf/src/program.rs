@@ -11,7 +11,7 @@ use knock_common::{
 };
 
 use crate::{
-    attempts, confirm,
+    attempts, confirm, constants,
     frame::XdpFrame,
     maps::{self, Maps, Scratch},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
 #[xdp(frags)]
 pub fn xdp_knock(ctx: XdpContext) -> u32 {
-    if maps::settings().abi() != ABI_VERSION {
+    if constants::settings().abi() != ABI_VERSION {
         // Never taken, as the loader patches the version in. It keeps the map among those that the kernel lists for the
         // program, which is where user space looks for it.
         maps::touch_about();
@@ -30,7 +30,7 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
     let verdict = judge(&ctx);
     maps::count(verdict.counter());
     trace(&ctx, verdict.counter() as u32);
-    match verdict.action(Mode::from_number(maps::settings().mode())) {
+    match verdict.action(Mode::from_number(constants::settings().mode())) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }

@@ -11,6 +11,7 @@ use knock_common::{
 };
 
 use crate::{
+    constants,
     events::{self, Scene},
     maps::{self, Maps},
 };
@@ -58,7 +59,7 @@ fn promote(scene: &Scene, door: u8, step: u8) {
         until_ns: scene.now_ns.saturating_add(rule.open_for_ns),
         since_ns: scene.now_ns,
         via: Via::Sequence as u32,
-        generation: maps::settings().generation(),
+        generation: constants::settings().generation(),
     };
     if let Some(until_ns) = give(&key, &fresh) {
         events::emit(scene, Kind::Promoted, door, step, until_ns);
