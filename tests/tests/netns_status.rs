@@ -86,7 +86,7 @@ fn nothing_in_force_is_not_protected() {
 
 #[test]
 fn a_link_whose_interface_was_deleted_is_an_error() {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     let gate = Standing::on(network, Keeper::Killed, &guarded("", ""), &["srv0", "srv1"]);
     assert_answers(&gate.verb(&["status"]), 0, "protected: srv0 native, srv1 native", &[]);
@@ -104,7 +104,7 @@ fn a_link_whose_interface_was_deleted_is_an_error() {
 
 #[test]
 fn an_interface_without_the_gate_is_told_and_one_that_is_meant_to_have_it_is_an_error() {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     let gate = Standing::on(network, Keeper::Never, &guarded("", ""), &["srv0"]);
 
@@ -163,7 +163,7 @@ fn a_generation_that_awaits_its_confirmation_is_told_and_so_is_what_holds_withou
 
 #[test]
 fn an_update_cut_short_between_two_interfaces_shows_on_each() {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     network.add_link(2, 1500);
     let gate = Standing::on(network, Keeper::Never, &guarded("", ""), &["srv0", "srv1"]);
@@ -267,7 +267,7 @@ fn the_doctor_finds_a_healthy_gate_healthy() {
 
 #[test]
 fn the_doctor_names_the_remedy_on_the_same_line() {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     let gate = Standing::on(network, Keeper::Never, &guarded("", ""), &["srv0"]);
     let fails = |doctor: &Finished, what: &str, remedy: &str| {
