@@ -23,6 +23,7 @@ pub mod service;
 pub mod shape;
 pub mod specimens;
 pub mod sshd;
+pub mod standing;
 pub mod storm;
 pub mod traffic;
 pub mod vlan;

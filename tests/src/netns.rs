@@ -123,7 +123,7 @@ pub struct Network {
 impl Network {
     /// Makes both, joined by link 0, over which the client is host 2.
     pub fn new() -> Self {
-        let mut network = Self::without_links();
+        let network = Self::without_links();
         network.add_link(0, 1500);
         network
     }
@@ -134,7 +134,7 @@ impl Network {
     }
 
     /// Joins both by a link.
-    pub fn add_link(&mut self, link: u8, mtu: u32) {
+    pub fn add_link(&self, link: u8, mtu: u32) {
         let (server, client) = (format!("srv{link}"), format!("cli{link}"));
         self.add_pair(&server, &client, mtu);
         self.address(&server, &client, link);

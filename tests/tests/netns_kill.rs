@@ -82,7 +82,7 @@ fn at(link: u8, host: u8, port: u16) -> SocketAddr {
 
 /// Two links, the second the stranger's own: what a flood makes of a device's queue is not the gate's doing.
 fn network() -> Network {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     network.add_host("cli0", 0, 3);
     network.add_host("cli1", 1, 3);
