@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod daemon;
 pub mod gate;
 pub mod kernel;
+pub mod machine;
 pub mod model;
 pub mod netns;
 pub mod packet;
