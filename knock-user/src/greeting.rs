@@ -20,6 +20,7 @@ pub fn print(config: &Config, installed: &Installed, is_example: bool) {
         many => format!("{many} doors"),
     };
     match config.mode {
+        Mode::Guard if attached.is_empty() => anstream::eprintln!("NOT protected: no interface is there yet"),
         Mode::Guard => {
             let hidden: Vec<String> =
                 config.doors.iter().flat_map(|door| &door.opens).map(ToString::to_string).collect();
@@ -28,6 +29,9 @@ pub fn print(config: &Config, installed: &Installed, is_example: bool) {
         Mode::Observe => anstream::eprintln!(
             "NOT protected: {where_}, mode observe, {doors}: everything is judged and nothing is dropped"
         ),
+    }
+    for interface in &installed.awaited {
+        anstream::eprintln!("waiting for {interface}: it is guarded as soon as it is there");
     }
     if is_example {
         example(config, attached);

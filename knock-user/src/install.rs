@@ -106,8 +106,10 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
     }
     let mut gate = Gate::load_undisturbed(&generation, &options)?;
     State::open(pins)?.note(Ledger::Generation, number.into())?;
-    if plan.confirm.is_some() {
-        rollback::prepare(&mut gate, before, pins)?;
+    if let Some(time) = plan.confirm {
+        rollback::prepare(&mut gate, before, &plan.config.interfaces, pins)?;
+        // Anew: the verifier may have taken seconds.
+        rollback::start_time(&mut gate, time)?;
     }
     let (attached, awaited) = put_on_all(&mut gate, plan, before, held)?;
     let diff = before.about.as_ref().map(|old| Diff::between(old, &about));

@@ -2,11 +2,12 @@
 //! to the one before it, so that a rollback needs no process to live. What is done here is to start it, end it, and put the
 //! programs in their places afterwards.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData};
 use knock_common::abi::PREVIOUS_SLOTS;
+use nix::net::if_::if_nametoindex;
 
 use crate::{
     attach,
@@ -94,7 +95,8 @@ pub fn refuse_while_awaited(links: &[Link]) -> Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses, or two interfaces have the same place in the table.
-pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, pins: &Pins) -> Result<()> {
+pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, interfaces: &[String], pins: &Pins) -> Result<()> {
+    refuse_shared_slots(before, interfaces)?;
     let alive: Vec<(String, u32, u32)> = before
         .links
         .iter()
@@ -118,6 +120,36 @@ pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, pins: &Pins) -> Result<
     pins::remove(&pins.previous())?;
     let path = pins.previous();
     table.pin(&path).with_context(|| format!("pinning the program to go back to at {}", path.display()))
+}
+
+/// Gives whoever is to confirm this much time from now.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn start_time(gate: &mut Gate, time: Duration) -> Result<()> {
+    let by_ns = clock::after_ns(time);
+    wire::confirm(&mut gate.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")
+}
+
+/// An interface goes back to what its place in the table holds, so no two may have the same place: neither those that carry
+/// a gate now nor those that get one.
+fn refuse_shared_slots(before: &Before<'_>, interfaces: &[String]) -> Result<()> {
+    let fresh =
+        interfaces.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?)));
+    let alive = before.links.iter().filter(|link| !link.is_dead());
+    let all: BTreeMap<u32, String> = alive
+        .map(|link| (link.index, link.interface.clone()))
+        .chain(fresh.map(|(name, index)| (index, name)))
+        .collect();
+    let mut taken = BTreeMap::new();
+    for (index, interface) in all {
+        if let Some(other) = taken.insert(index % PREVIOUS_SLOTS, interface.clone()) {
+            bail!(
+                "{interface} and {other} have interface indexes that --confirm cannot tell apart: go on without it"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the gate that awaits its confirmation; returns whether one did.

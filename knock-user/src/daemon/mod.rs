@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use self::{
     hub::Hub,
@@ -31,7 +31,7 @@ use self::{
     page::Sheet,
     ring::Ring,
     saving::Saving,
-    server::{Command, Server},
+    server::Server,
     stage::{Call, Signals},
     terminal::Terminal,
     watch::Watch,
@@ -125,7 +125,6 @@ struct Inputs {
     ring: Ring,
     traces: Option<ring::Traces>,
     server: Server,
-    commands: mpsc::Receiver<Command>,
     watch: Watch,
     terminal: Terminal,
     tick: tokio::time::Interval,
@@ -169,7 +168,7 @@ fn set_up(
     let state = State::open(&pins)?;
     let mut hub = Hub::default();
     let terminal = Terminal::start(hub.subscribe(), view.json)?;
-    let (server, commands) = Server::start(seat)?;
+    let server = Server::start(seat)?;
     let sheet = Sheet::new(&service.installed.about);
     if let Some(address) = service.plan.config.metrics {
         sheet.serve(address, &pins)?;
@@ -194,7 +193,7 @@ fn set_up(
     };
     daemon.learn_names();
     daemon.find_places();
-    Ok((daemon, Inputs { signals, ring, traces, server, commands, watch, terminal, tick }))
+    Ok((daemon, Inputs { signals, ring, traces, server, watch, terminal, tick }))
 }
 
 impl Daemon {
@@ -208,7 +207,7 @@ impl Daemon {
                 () = inputs.terminal.gone() => Some(Stop::NoReader),
                 read = inputs.ring.read() => { self.drain(read?); None }
                 read = ring::flush(inputs.traces.as_mut()) => { read?; None }
-                Some(command) = inputs.commands.recv() => self.obey(command),
+                Some(command) = inputs.server.next() => self.obey(command),
                 () = inputs.watch.changed() => { self.follow_interfaces(); None }
                 _ = inputs.tick.tick() => self.tick()?,
             };
@@ -291,6 +290,7 @@ impl Daemon {
 
     /// Takes the gate off, or leaves it in force.
     fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
+        let pins = self.service.held.pins.clone();
         let is_left = match stop {
             Some(Stop::Signal | Stop::NoReader) => {
                 self.save_now();
@@ -300,13 +300,14 @@ impl Daemon {
                 self.forget_saved();
                 false
             }
+            // Where there was nothing before, nothing is left.
+            Some(Stop::NotConfirmed) => !pins.linked()?.is_empty(),
             // What went wrong in here is no reason to open the doors.
-            None | Some(Stop::NotConfirmed | Stop::Taken) => true,
+            None | Some(Stop::Taken) => true,
         };
         if is_left {
             return Ok(());
         }
-        let pins = self.service.held.pins.clone();
         for interface in pins.linked()? {
             attach::detach(&interface, &pins).with_context(|| format!("taking the gate off {interface}"))?;
             self.publish(Line { iface: Some(interface), ..Line::new(Timestamp::now(), Name::Detached) });

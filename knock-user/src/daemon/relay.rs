@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
-use tokio::sync::mpsc;
-
 use super::{
     hub::Hub,
     ring::Ring,
@@ -19,6 +16,7 @@ use crate::{
     pins::Pins,
     state::State,
 };
+use anyhow::Result;
 
 /// Why passing on ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +36,9 @@ pub fn relay(seat: Seat, pins: &Pins, about: &About, json: bool) -> Result<End> 
     let (end, terminal) = runtime.block_on(async {
         let mut hub = Hub::default();
         let mut terminal = Terminal::start(hub.subscribe(), json)?;
-        let (_, commands) = Server::start(seat)?;
-        let end = pass_on(hub, commands, &mut terminal, pins, about).await?;
+        let mut server = Server::start(seat)?;
+        let end = pass_on(hub, &mut server, &mut terminal, pins, about).await?;
+        server.finish().await;
         anyhow::Ok((end, terminal))
     })?;
     terminal.finish();
@@ -48,7 +47,7 @@ pub fn relay(seat: Seat, pins: &Pins, about: &About, json: bool) -> Result<End> 
 
 async fn pass_on(
     mut hub: Hub,
-    mut commands: mpsc::Receiver<Command>,
+    server: &mut Server,
     terminal: &mut Terminal,
     pins: &Pins,
     about: &About,
@@ -65,7 +64,7 @@ async fn pass_on(
                     Line::of_event(&event, &names).into_iter().for_each(|line| hub.publish(line));
                 }
             }
-            Some(command) = commands.recv() => {
+            Some(command) = server.next() => {
                 if obey(command, &mut hub) {
                     return Ok(End::Yielded);
                 }

@@ -15,6 +15,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -31,8 +32,8 @@ use crate::{
 const MAX_BYTES: u64 = 1 << 16;
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last answers may take to be read.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long those who asked may take to read their answer once the server ends.
+const PARTING: Duration = Duration::from_secs(2);
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -45,10 +46,11 @@ pub enum Command {
     Subscribe(oneshot::Sender<mpsc::Receiver<Arc<Line>>>),
 }
 
-/// The listening socket's connections.
-#[derive(Clone, Debug, Default)]
+/// The listening socket.
+#[derive(Debug)]
 pub struct Server {
-    open: Arc<AtomicUsize>,
+    commands: mpsc::Receiver<Command>,
+    accepting: AbortHandle,
 }
 
 impl Server {
@@ -56,36 +58,34 @@ impl Server {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(seat: Seat) -> Result<(Self, mpsc::Receiver<Command>)> {
+    pub fn start(seat: Seat) -> Result<Self> {
         let path = seat.address.socket().to_owned();
         let listener =
             UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("closing {} to others", path.display()))?;
-        let (commands, receiver) = mpsc::channel(MAX_CONNECTIONS);
-        let server = Self::default();
-        tokio::spawn(accept(listener, seat, commands, Arc::clone(&server.open)));
-        Ok((server, receiver))
+        let (sender, commands) = mpsc::channel(MAX_CONNECTIONS);
+        let accepting = tokio::spawn(accept(listener, seat, sender)).abort_handle();
+        Ok(Self { commands, accepting })
     }
 
-    /// Waits until every answer and every last event is written, but not for ever.
-    pub async fn finish(&self) {
-        let all_written = async {
-            while self.open.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        // One that does not read has had its time.
-        let _ = timeout(FAREWELL, all_written).await;
+    /// Waits for the next request.
+    pub async fn next(&mut self) -> Option<Command> {
+        self.commands.recv().await
+    }
+
+    /// Listens no more, and waits until answers and the last events are written. Whoever gives events must be gone.
+    pub async fn finish(mut self) {
+        self.accepting.abort();
+        // Every conversation holds a sender: when all have ended, nothing can come any more.
+        let ended = async { while self.commands.recv().await.is_some() {} };
+        // Who does not read must not hold up the end.
+        let _ = timeout(PARTING, ended).await;
     }
 }
 
-async fn accept(
-    listener: UnixListener,
-    _seat: Seat,
-    commands: mpsc::Sender<Command>,
-    open: Arc<AtomicUsize>,
-) {
+async fn accept(listener: UnixListener, _seat: Seat, commands: mpsc::Sender<Command>) {
+    let open = Arc::new(AtomicUsize::new(0));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: others must end first.

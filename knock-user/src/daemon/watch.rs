@@ -29,12 +29,13 @@ impl Watch {
             new_multicast_connection(&[MulticastGroup::Link]).context("listening for interfaces")?;
         tokio::spawn(connection);
         let changes = messages.filter_map(|(message, _)| async move {
-            match message.payload {
+            let is_link = matches!(
+                message.payload,
                 NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
-                ) => Some(()),
-                _ => None,
-            }
+                    RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_)
+                )
+            );
+            is_link.then_some(())
         });
         Ok(Self { messages: Box::pin(changes) })
     }

@@ -15,6 +15,7 @@ fn interface(name: &str, state: InterfaceState, attach: Option<&str>) -> Interfa
         index: Some(2),
         state,
         attach: attach.map(str::to_owned),
+        mode: Some("guard".to_owned()),
         generation: Some(7),
         program: Some(42),
     }
@@ -38,6 +39,7 @@ fn status() -> Status {
         v: 1,
         protected: true,
         problems: Vec::new(),
+        warnings: Vec::new(),
         pin_dir: "/sys/fs/bpf/xdp-knock".to_owned(),
         daemon: Some(1),
         generation: Some(Generation {

@@ -73,6 +73,9 @@ fn ban(args: &Args, pins: &Pins) -> Result<Changes> {
     let Some(ban) = to_store(present, fresh, args.lasting.is_some()) else { return Ok(report) };
     put(&mut bans, &key, &ban, pins, now)?;
     drop(bans);
+    // What the source has begun must not wait for the end of a short ban. To the kernel it is as if they had been evicted.
+    gate.state.first_attempts.take(&key)?;
+    gate.state.later_attempts.take(&key)?;
     report.changes.push(Change {
         change: Deed::Banned,
         source: args.source,

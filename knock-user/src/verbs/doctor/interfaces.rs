@@ -20,7 +20,7 @@ const PAGE_MTU: u32 = 3498;
 ///
 /// # Errors
 /// When the addresses cannot be listed.
-pub fn look(names: &[String], sight: &Sight, devices: &[Device]) -> Result<Vec<Finding>> {
+pub fn look(names: &[String], sight: &Sight, devices: &[Device], is_root: bool) -> Result<Vec<Finding>> {
     let known = interfaces(sight, devices);
     let names =
         if names.is_empty() { chosen(sight, devices, &devices::addresses()?) } else { names.to_vec() };
@@ -36,7 +36,7 @@ pub fn look(names: &[String], sight: &Sight, devices: &[Device]) -> Result<Vec<F
             continue;
         };
         let is_ours = known.iter().any(|one| one.name == name && one.state == InterfaceState::Attached);
-        findings.extend(one(device, is_ours));
+        findings.extend(one(device, is_ours, is_root));
     }
     if !sight.links.is_empty() {
         findings.extend(uncovered(devices, &known)?.iter().map(|bare| {
@@ -60,7 +60,7 @@ fn chosen(sight: &Sight, devices: &[Device], addresses: &BTreeMap<String, Vec<Ip
     }
 }
 
-fn one(device: &Device, is_ours: bool) -> Vec<Finding> {
+fn one(device: &Device, is_ours: bool, is_root: bool) -> Vec<Finding> {
     let name = &device.name;
     let mut findings = vec![Finding::ok(name, facts(device))];
     if !device.is_up {
@@ -79,15 +79,17 @@ fn one(device: &Device, is_ours: bool) -> Vec<Finding> {
             format!("ethtool -k {name}"),
         )),
     }
-    if device.carried.is_some() && !is_ours {
-        let what = format!("it carries {} already", present::on(name));
-        findings.push(Finding::fail(
-            name,
-            what,
-            format!("ip link set dev {name} xdp off, or stop the tool that put it there"),
-        ));
-    }
+    findings.extend(device.carried.filter(|_| !is_ours).map(|_| other_program(name, is_root)));
     findings
+}
+
+fn other_program(name: &str, is_root: bool) -> Finding {
+    if !is_root {
+        let what = "it carries an XDP program: only root can tell whether it is the gate";
+        return Finding::unseen(name, what, "run it with sudo");
+    }
+    let what = format!("it carries {} already", present::on(name));
+    Finding::fail(name, what, format!("ip link set dev {name} xdp off, or stop the tool that put it there"))
 }
 
 fn facts(device: &Device) -> String {

@@ -66,7 +66,7 @@ fn examine(args: &Args, pins: &Pins) -> Result<Vec<Finding>> {
         findings.push(Finding::fail("gate", format!("{error:#}"), "xdp-knock detach --force"));
         Sight::default()
     });
-    findings.extend(interfaces::look(&args.iface, &sight, &devices)?);
+    findings.extend(interfaces::look(&args.iface, &sight, &devices, is_root)?);
     findings.extend(if is_root { gate::look(pins, &sight, &devices) } else { gate::unseen(pins) });
     Ok(findings)
 }
