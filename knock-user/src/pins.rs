@@ -168,7 +168,17 @@ impl Held {
         }
         for folder in [pins.links(), pins.path.clone()] {
             match fs::remove_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+                // In a service, the folder is a mount point, or the one above it is read-only: it stays, empty.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty
+                            | io::ErrorKind::ReadOnlyFilesystem
+                            | io::ErrorKind::ResourceBusy
+                    ) =>
+                {
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other.with_context(|| format!("removing {}", folder.display()))?,
             }

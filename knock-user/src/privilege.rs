@@ -1,6 +1,6 @@
 //! What the daemon may still do once it serves: load programs, attach them, change maps, and nothing else of root's.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fs::File, io::ErrorKind, path::Path};
 
 use anyhow::{Context, Result};
 use caps::{CapSet, Capability, CapsHashSet};
@@ -16,6 +16,27 @@ pub fn needed(switches_user: bool) -> CapsHashSet {
         needed.extend([Capability::CAP_SETUID, Capability::CAP_SETGID, Capability::CAP_KILL]);
     }
     needed
+}
+
+/// What lets root read what is not root's.
+const READ_ALL: [Capability; 2] = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_DAC_OVERRIDE];
+
+/// Returns whether a file that can be read now could not be without what lets root read every file: it belongs to another
+/// user and is closed to the rest, or lies in such a folder. A daemon that is to read it again needs `CAP_DAC_READ_SEARCH`.
+///
+/// # Errors
+/// When capabilities cannot be read or changed.
+pub fn is_read_by_privilege(file: &Path) -> Result<bool> {
+    let open = || File::open(file).map_err(|error| error.kind());
+    if open().is_err() {
+        return Ok(false);
+    }
+    let effective = caps::read(None, CapSet::Effective).context("reading capabilities")?;
+    let lesser: CapsHashSet = effective.iter().filter(|one| !READ_ALL.contains(one)).copied().collect();
+    caps::set(None, CapSet::Effective, &lesser).context("laying down capabilities")?;
+    let without = open();
+    caps::set(None, CapSet::Effective, &effective).context("taking up capabilities again")?;
+    Ok(without.is_err_and(|kind| kind == ErrorKind::PermissionDenied))
 }
 
 /// Gives up every capability but these, for good, and `setuid` programs with them where `bar_new_ones` says so. It is of

@@ -5,12 +5,12 @@ use std::{fmt, path::Path};
 
 use anyhow::{Context, Result};
 use landlock::{
-    ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
-    RulesetStatus,
+    ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 
 /// The newest set of rights that is asked for; an older kernel restricts what it knows.
-const NEWEST: ABI = ABI::V5;
+const NEWEST: ABI = ABI::V6;
 
 /// How far the daemon is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +36,21 @@ impl fmt::Display for Hold {
     }
 }
 
-/// Holds this thread, and those that it starts, to reading, and to writing below the given folders.
+/// Holds this thread, and those that it starts: it may read files, write below some folders and remove folders from others, and
+/// nothing else: run no program, make no device or symbolic link, open no TCP connection, signal nobody outside.
 ///
 /// # Errors
 /// When the rules cannot be made; the thread is not held back then.
-pub fn hold(writable: &[&Path]) -> Result<Hold> {
+pub fn hold(writable: &[&Path], cleared: &[&Path]) -> Result<Hold> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let write = AccessFs::from_all(NEWEST) & !AccessFs::Execute;
+    let change = AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::Refer;
     let rule = |path: &Path, access| {
         let folder = PathFd::new(path).with_context(|| format!("opening {}", path.display()))?;
         anyhow::Ok(PathBeneath::new(folder, access))
@@ -50,12 +58,19 @@ pub fn hold(writable: &[&Path]) -> Result<Hold> {
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))
         .context("asking for Landlock")?
+        // Answering is not connecting: metrics are served as before.
+        .handle_access(AccessNet::ConnectTcp)
+        .context("asking for Landlock over TCP")?
+        .scope(Scope::from_all(NEWEST))
+        .context("asking for Landlock over signals")?
         .create()
         .context("making a set of Landlock rules")?
         .add_rule(rule(Path::new("/"), read)?)
         .context("adding a Landlock rule")?;
-    for folder in writable {
-        rules = rules.add_rule(rule(folder, write)?).context("adding a Landlock rule")?;
+    for (folders, access) in [(writable, read | change), (cleared, AccessFs::RemoveDir.into())] {
+        for folder in folders {
+            rules = rules.add_rule(rule(folder, access)?).context("adding a Landlock rule")?;
+        }
     }
     let status = rules.restrict_self().context("putting Landlock rules into force")?;
     Ok(match status.ruleset {

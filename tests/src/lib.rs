@@ -10,6 +10,7 @@ pub mod gate;
 pub mod instance;
 pub mod kernel;
 pub mod listener;
+pub mod machine;
 pub mod model;
 pub mod netns;
 pub mod packet;

@@ -26,6 +26,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use self::{
+    confine::Fixed,
     hub::Hub,
     interfaces::Place,
     page::Sheet,
@@ -108,6 +109,7 @@ struct Daemon {
     state: State,
     hub: Hub,
     hooks: Runner,
+    fixed: Fixed,
     /// Names of doors by their ids, those of earlier generations too: their events may still come.
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
@@ -177,11 +179,13 @@ fn set_up(
     let mut tick = tokio::time::interval(sweep::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let door_names = BTreeMap::new();
+    let fixed = Fixed::of(&service.plan.config);
     let mut daemon = Daemon {
         service,
         state,
         hub,
         hooks,
+        fixed,
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),

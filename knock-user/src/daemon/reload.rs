@@ -83,8 +83,11 @@ impl Daemon {
         let Service { held, installed, .. } = &mut self.service;
         let about = installed.about.clone();
         let mut before = Before::own(held, &mut installed.gate, &about)?;
-        let fresh = install::install(held, &plan, &mut before)?;
+        let mut fresh = install::install(held, &plan, &mut before)?;
         drop(before);
+        if let Some(words) = self.fixed.waiting(&plan.config) {
+            fresh.diff.get_or_insert_default().changes.push(words);
+        }
         let is_awaited = plan.confirm.is_some();
         let old = (std::mem::replace(installed, fresh), std::mem::replace(&mut self.service.plan, plan));
         self.service.way_back = is_awaited.then(|| WayBack::Generation(Box::new(old)));
