@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("knockd", "knockd", "the stock daemon and client that people migrate from"),
     ("nmap", "nmap", "scans that must find nothing"),
     ("nc.openbsd", "netcat-openbsd", "knocks and services over TCP and UDP"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("ethtool", "ethtool", "offloads and driver facts"),
     ("tcpdump", "tcpdump", "captures for `explain`"),
     ("socat", "socat", "services with chosen source ports"),
+    ("strace", "strace", "makes one system call fail, at a place of the test's choice"),
 ];
 
 /// The steps that bring what is missing of the programs that netns tests use.
