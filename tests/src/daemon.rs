@@ -135,7 +135,7 @@ impl Daemon {
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Where its pins are.
