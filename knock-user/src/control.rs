@@ -12,10 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
-};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -124,14 +121,16 @@ impl Address {
             .create(FOLDER)
             .with_context(|| format!("making {FOLDER}"))?;
         let file = File::create(&self.lock).with_context(|| format!("opening {}", self.lock.display()))?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
         match fs::remove_file(&self.socket) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("removing {}", self.socket.display()));
             }
             Ok(()) | Err(_) => {}
         }
-        Ok(Some(Seat { address: self.clone(), _lock: lock }))
+        Ok(Some(Seat { address: self.clone(), _lock: file }))
     }
 
     /// Asks, and returns the answer; `None` when nobody serves.
@@ -215,7 +214,7 @@ impl Address {
 pub struct Seat {
     /// Where.
     pub address: Address,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Drop for Seat {
