@@ -24,7 +24,7 @@ pub fn confine(service: &Service) -> Result<Runner> {
     privilege::keep_only(&privilege::needed(has_hooks && runner.switches_user()), !has_hooks)
         .context("giving up privileges")?;
     if hold != Hold::Full {
-        eprintln!("xdp-knock: {hold}");
+        say!("xdp-knock: {hold}");
     }
     Ok(runner)
 }
@@ -35,12 +35,12 @@ fn hold_files(service: &Service) -> Hold {
     let pins = service.held.pins.path().parent();
     let state = service.installed.about.state.as_deref().and_then(Path::parent);
     if let Some(Err(error)) = state.map(std::fs::create_dir_all) {
-        eprintln!("xdp-knock: WARNING: making the folder of the state file: {error}");
+        say!("xdp-knock: WARNING: making the folder of the state file: {error}");
     }
     let folders: Vec<&Path> =
         [pins, state, Some(Address::folder())].into_iter().flatten().filter(|path| path.exists()).collect();
     sandbox::hold(&folders).unwrap_or_else(|error| {
-        eprintln!("xdp-knock: WARNING: {error:#}");
+        say!("xdp-knock: WARNING: {error:#}");
         Hold::None
     })
 }

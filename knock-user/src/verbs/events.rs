@@ -37,7 +37,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
     let address = Address::of(pins);
     loop {
         if let Some(seat) = address.take()? {
-            eprintln!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
+            say!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
             match relay(seat, pins, about, args.json)? {
                 End::Yielded => continue,
                 End::NoReader => return Ok(()),
@@ -51,9 +51,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
         if follow(stream, args.json)? == Ended::NoReader {
             return Ok(());
         }
-        eprintln!(
-            "xdp-knock: the process that passed the events on has ended; the gate itself stays in force"
-        );
+        say!("xdp-knock: the process that passed the events on has ended; the gate itself stays in force");
         if survey::bare_links(pins)?.is_empty() {
             return Ok(());
         }
