@@ -15,10 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
-};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -127,10 +124,12 @@ impl Address {
             .create(FOLDER)
             .with_context(|| format!("making {FOLDER}"))?;
         let file = File::create(&self.lock).with_context(|| format!("opening {}", self.lock.display()))?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
         // Its last holder may have removed the file between our opening and our locking it: another one may be locked now.
         let identity = |facts: fs::Metadata| (facts.dev(), facts.ino());
-        if lock.metadata().map(identity).ok() != fs::metadata(&self.lock).map(identity).ok() {
+        if file.metadata().map(identity).ok() != fs::metadata(&self.lock).map(identity).ok() {
             return Ok(None);
         }
         match fs::remove_file(&self.socket) {
@@ -139,7 +138,7 @@ impl Address {
             }
             Ok(()) | Err(_) => {}
         }
-        Ok(Some(Seat { address: self.clone(), _lock: lock }))
+        Ok(Some(Seat { address: self.clone(), _lock: file }))
     }
 
     /// Asks, and returns the answer; `None` when nobody serves.
@@ -228,7 +227,7 @@ impl Address {
 pub struct Seat {
     /// Where.
     pub address: Address,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Drop for Seat {

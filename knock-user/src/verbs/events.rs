@@ -42,7 +42,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
     loop {
         let may_serve = left.is_none_or(|left| left.elapsed() >= COURTESY);
         if may_serve && let Some(seat) = address.take()? {
-            eprintln!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
+            say!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
             match relay(seat, pins, about, args.json)? {
                 End::Yielded => left = Some(Instant::now()),
                 End::NoReader => return Ok(()),
@@ -58,7 +58,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
             Ended::Unserved => thread::sleep(Duration::from_millis(20)),
             Ended::Server => {
                 left = Some(Instant::now());
-                eprintln!(
+                say!(
                     "xdp-knock: the process that passed the events on has ended; the gate itself stays in force"
                 );
                 if survey::bare_links(pins)?.is_empty() {
