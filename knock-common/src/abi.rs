@@ -7,7 +7,7 @@ use core::mem::{align_of, offset_of, size_of};
 use bytemuck::{Pod, Zeroable};
 
 /// Layout version of everything in this module; stored in [`Settings`] and compared before pins are used.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// Most doors of a configuration: a set of doors is one 64-bit word.
 pub const MAX_DOORS: usize = 64;
 /// Most steps of a sequence.
@@ -26,6 +26,16 @@ pub const FIRST_ATTEMPTS_ENTRIES: usize = 65_536;
 pub const LATER_ATTEMPTS_ENTRIES: usize = 16_384;
 /// Most grants at once.
 pub const GRANTS_ENTRIES: usize = 65_536;
+/// Most banned sources at once.
+pub const BANS_ENTRIES: usize = 65_536;
+/// Bytes of one entry of the array in which a generation describes itself.
+pub const ABOUT_CHUNK: usize = 1024;
+/// The word of a generation that need not be confirmed any more; any other is the deadline, by the boot-time clock.
+pub const CONFIRMED: u64 = 0;
+/// Slots for the programs that judge again when a generation is not confirmed: an interface's is its index modulo this.
+pub const PREVIOUS_SLOTS: u32 = 1024;
+/// Words of the map that user space keeps for its own processes to come.
+pub const LEDGER_WORDS: usize = 3;
 /// Bytes of the event ring: a power of two and a multiple of the page.
 pub const EVENTS_BYTES: usize = 1 << 20;
 /// Index of the event budget in the map of budgets, behind those of the doors.
@@ -156,6 +166,8 @@ impl StepRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct DoorRule {
+    /// [`crate::door::door_id`] of its name.
+    pub id: u64,
     /// Longest time between two accepted steps.
     pub step_timeout_ns: u64,
     /// Longest time from the first accepted step to the last.
@@ -258,15 +270,15 @@ pub struct Attempts {
 pub struct GrantKey {
     /// The source.
     pub source: Address,
-    /// Door number.
-    pub door: u32,
+    /// [`DoorRule::id`].
+    pub door: u64,
 }
 
 /// Permission of one source for one door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Grant {
-    /// Last instant at which it holds.
+    /// Last instant at which it holds; [`u64::MAX`] until it is revoked.
     pub until_ns: u64,
     /// When it was first given.
     pub since_ns: u64,
@@ -274,6 +286,16 @@ pub struct Grant {
     pub via: u32,
     /// Generation that gave or refreshed it.
     pub generation: u32,
+}
+
+/// A source whose knocks are not judged: the value of the map of bans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ban {
+    /// Last instant at which it holds; [`u64::MAX`] until it is lifted.
+    pub until_ns: u64,
+    /// When it began.
+    pub since_ns: u64,
 }
 
 /// Which list a prefix belongs to, as stored in [`PrefixKey::list`].
@@ -342,6 +364,18 @@ impl PrefixKey {
     pub const ALL_BITS: u32 = 160;
 }
 
+/// A word that user space keeps in the kernel for its own processes to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Ledger {
+    /// Events left out by the cap that readers were told of.
+    ToldCapped = 0,
+    /// Events lost for want of room that readers were told of.
+    ToldLost = 1,
+    /// The highest number that a generation has had: none has it twice, so that attempts of another one never count.
+    Generation = 2,
+}
+
 /// What a generation fixes for the whole program, patched in at load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -364,17 +398,20 @@ pub struct Settings {
     pub lists: u8,
     /// 1 to take the time from the test clock; only the loader of the tests sets it.
     pub test_clock: u8,
+    /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
+    pub confirm: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);
-const _: () = assert!(size_of::<DoorRule>() == 160 && offset_of!(DoorRule, steps) == 32);
+const _: () = assert!(size_of::<DoorRule>() == 168 && offset_of!(DoorRule, steps) == 40);
 const _: () = assert!(size_of::<Attempt>() == 32 && offset_of!(Attempt, door) == 24);
 const _: () = assert!(size_of::<Accepted>() == 16);
 const _: () = assert!(size_of::<Attempts>() == 552 && align_of::<Attempts>() == 8);
 const _: () = assert!(offset_of!(Attempts, slots) == 40 && offset_of!(Attempts, accepted) == 296);
-const _: () = assert!(size_of::<GrantKey>() == 20 && size_of::<Grant>() == 24);
+const _: () = assert!(size_of::<GrantKey>() == 24 && size_of::<Grant>() == 24);
+const _: () = assert!(size_of::<Ban>() == 16);
 const _: () = assert!(size_of::<PrefixKey>() == 20 && size_of::<PortDoors>() == 16);
 const _: () = assert!(size_of::<Settings>() == 24);
 const _: () = assert!(MAX_SLOTS == 8, "a set of slots is one byte");

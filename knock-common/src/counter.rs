@@ -62,6 +62,10 @@ pub enum Counter {
     EventCapped = 45,
     /// An event was lost: the ring buffer had no room.
     EventLost = 46,
+    /// A banned source knocked: the knock was not judged.
+    KnockBanned = 47,
+    /// A packet was left to the previous program: the generation was not confirmed in time.
+    RolledBack = 48,
 }
 
 /// Entries of the counter map.
@@ -71,13 +75,13 @@ pub const COUNTERS: usize = 64;
 pub type Entry = (Counter, &'static str, &'static str);
 
 /// All counters in order.
-pub const ALL: [Entry; 29] = [
+pub const ALL: [Entry; 31] = [
     (Counter::NotIp, "not_ip", "not IP: passed"),
     (Counter::Unrelated, "unrelated", "concerns no door: passed"),
     (Counter::Allowed, "allowed", "from an allow prefix: passed"),
     (Counter::Granted, "granted", "to a hidden service, with a grant: passed"),
     (Counter::Hidden, "hidden", "to a hidden service, without a grant: dropped"),
-    (Counter::Knock, "knock", "judged as a knock: passed"),
+    (Counter::Knock, "knock", "a knock at a port that is not hidden: passed"),
     (Counter::LaterFragment, "later_fragment", "fragment that is not the first: passed"),
     (Counter::LinkCut, "link_cut", "cut short in Ethernet or VLAN: dropped"),
     (Counter::VlanDepth, "vlan_depth", "more than two VLAN tags: dropped"),
@@ -101,4 +105,6 @@ pub const ALL: [Entry; 29] = [
     (Counter::GrantExpired, "grant_expired", "packets that came with an expired grant"),
     (Counter::EventCapped, "event_capped", "events left out by the cap"),
     (Counter::EventLost, "event_lost", "events lost: ring buffer full"),
+    (Counter::KnockBanned, "knock_banned", "knocks of banned sources, not judged"),
+    (Counter::RolledBack, "rolled_back", "packets judged by the previous program: not confirmed in time"),
 ];

@@ -1,4 +1,5 @@
-//! What becomes of a packet: from its segment, the configuration and the grants to a verdict, and to the knock in it.
+//! What becomes of a packet: from its segment, the configuration, the grants and the bans to a verdict, and to the knock
+//! in it.
 
 use crate::{
     abi::{Address, DoorRule, List, MAX_DOORS, PortDoors, Proto, Role},
@@ -8,7 +9,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// The configuration and the grants, as a packet may ask for them.
+/// The configuration, the grants and the bans, as a packet may ask for them.
 ///
 /// Two implementations: the maps of the kernel program, and plain collections in the tests.
 pub trait Tables {
@@ -24,8 +25,12 @@ pub trait Tables {
     fn is_listed(&self, list: List, door: u8, address: &Address) -> bool;
     /// Returns whether the port lies in the host's ephemeral range.
     fn is_ephemeral(&self, port: u16) -> bool;
-    /// Returns until when the source may pass the door.
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64>;
+    /// Returns until when the source may pass the door with this id.
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64>;
+    /// Returns whether there may be bans.
+    fn has_bans(&self) -> bool;
+    /// Returns until when the source is banned.
+    fn ban_until_ns(&self, source: &Address) -> Option<u64>;
     /// Returns the time.
     fn now_ns(&self) -> u64;
 }
@@ -50,6 +55,14 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The knock in it is to be judged against the attempts of its source.
     pub is_judged: bool,
+    /// It would be, were its source not banned.
+    pub is_banned: bool,
+}
+
+impl Decision {
+    const fn without_judgement(verdict: Verdict) -> Self {
+        Self { verdict, is_judged: false, is_banned: false }
+    }
 }
 
 /// What the doors of a port say of a source.
@@ -98,19 +111,28 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
 pub fn decide<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) -> Decision {
     *access = Access::default();
     if tables.has_allow() && tables.is_listed(List::Allow, 0, &visit.source) {
-        return Decision { verdict: Verdict::Allowed, is_judged: false };
+        return Decision::without_judgement(Verdict::Allowed);
     }
     if visit.role.is_hidden() {
         ask_doors(visit, tables, access);
     }
-    let is_judged = visit.knock.is_some();
     if access.is_granted {
-        return Decision { verdict: Verdict::Granted, is_judged: false };
+        return Decision::without_judgement(Verdict::Granted);
     }
-    if access.is_hidden {
-        return Decision { verdict: Verdict::Hidden, is_judged };
-    }
-    Decision { verdict: if is_judged { Verdict::Knock } else { Verdict::Unrelated }, is_judged }
+    let is_knock = visit.knock.is_some();
+    let verdict = match (access.is_hidden, is_knock) {
+        (true, _) => Verdict::Hidden,
+        (false, true) => Verdict::Knock,
+        (false, false) => Verdict::Unrelated,
+    };
+    let is_banned = is_knock && is_banned(&visit.source, tables);
+    Decision { verdict, is_judged: is_knock && !is_banned, is_banned }
+}
+
+/// Returns whether the source's knocks are not judged: the verdict on its packets is the same, but they lead nowhere.
+#[inline(always)]
+fn is_banned<T: Tables>(source: &Address, tables: &T) -> bool {
+    tables.has_bans() && tables.ban_until_ns(source).is_some_and(|until_ns| tables.now_ns() <= until_ns)
 }
 
 #[inline(always)]
@@ -140,11 +162,11 @@ fn ask_doors<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) {
 // its answers.
 #[inline(never)]
 fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access) {
-    if !is_at(door, &visit.destination, tables) {
+    let Some(rule) = tables.door(door).filter(|rule| is_at(rule, door, &visit.destination, tables)) else {
         return;
-    }
+    };
     access.is_hidden = true;
-    let Some(until_ns) = tables.grant_until_ns(&visit.source, door) else { return };
+    let Some(until_ns) = tables.grant_until_ns(&visit.source, rule.id) else { return };
     if tables.now_ns() <= until_ns {
         access.is_granted = true;
     } else {
@@ -154,8 +176,7 @@ fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access)
 
 /// Returns whether the door exists at the destination.
 #[inline(always)]
-pub(crate) fn is_at<T: Tables>(door: u8, destination: &Address, tables: &T) -> bool {
-    let Some(rule) = tables.door(door) else { return false };
+pub(crate) fn is_at<T: Tables>(rule: &DoorRule, door: u8, destination: &Address, tables: &T) -> bool {
     !rule.has(DoorRule::TO) || tables.is_listed(List::To, door, destination)
 }
 

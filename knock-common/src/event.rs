@@ -40,6 +40,8 @@ impl Kind {
 pub enum Via {
     /// By a sequence of knocks.
     Sequence = 1,
+    /// By hand.
+    Manual = 2,
 }
 
 impl Via {
@@ -48,6 +50,7 @@ impl Via {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sequence => "sequence",
+            Self::Manual => "manual",
         }
     }
 
@@ -56,6 +59,7 @@ impl Via {
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Sequence),
+            2 => Some(Self::Manual),
             _ => None,
         }
     }
@@ -71,6 +75,8 @@ pub struct Event {
     pub until_ns: u64,
     /// Who.
     pub source: Address,
+    /// [`crate::abi::DoorRule::id`].
+    pub door: u64,
     /// Interface index.
     pub interface: u32,
     /// Generation of the program.
@@ -79,12 +85,12 @@ pub struct Event {
     pub kind: u8,
     /// [`Via`] as a number; 0 where there is none.
     pub via: u8,
-    /// Door number.
-    pub door: u8,
     /// Steps accepted.
     pub step: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: u8,
+    /// Zero.
+    pub _pad2: u32,
 }
 
-const _: () = assert!(size_of::<Event>() == 48);
+const _: () = assert!(size_of::<Event>() == 56);

@@ -9,6 +9,7 @@ use crate::{
         Accepted, Address, Attempt, Attempts, DoorRule, List, MAX_ACCEPTED, MAX_DOORS, MAX_SLOTS, Proto,
         StepRule,
     },
+    counter::Counter,
     decide::{Tables, Visit, is_at, lowest},
     parse::{Segment, Transport},
 };
@@ -172,6 +173,21 @@ impl Change {
         self.is_later = false;
     }
 
+    /// Returns what a change is counted as: each counter with the doors it counts.
+    #[must_use]
+    #[inline(always)]
+    pub const fn facts(&self) -> [(Counter, u64); 7] {
+        [
+            (Counter::AttemptStarted, self.started),
+            (Counter::AttemptAdvanced, self.advanced),
+            (Counter::AttemptReset, self.reset),
+            (Counter::AttemptTimedOut, self.timed_out),
+            (Counter::AttemptDuplicate, self.duplicate),
+            (Counter::AttemptNoSlot, self.no_slot),
+            (Counter::Promoted, self.promoted),
+        ]
+    }
+
     #[inline(always)]
     fn note_steps(&mut self, door: u8, step: u8) {
         if let Some(noted) = self.steps.get_mut(usize::from(door)) {
@@ -202,7 +218,7 @@ impl Occasion {
         let Some(rule) = tables.door(door) else { return };
         let [first, ..] = &rule.steps;
         if self.knock.is(first)
-            && is_at(door, &visit.destination, tables)
+            && is_at(rule, door, &visit.destination, tables)
             && (!rule.has(DoorRule::FROM) || tables.is_listed(List::From, door, &visit.source))
         {
             self.starts |= 1_u64.wrapping_shl(u32::from(door));
@@ -368,7 +384,7 @@ fn counts<T: Tables>(rule: &DoorRule, door: u8, occasion: &Occasion, tables: &T)
     if knock.proto == Proto::Udp && !rule.has(DoorRule::UDP_EPHEMERAL) && tables.is_ephemeral(knock.port) {
         return false;
     }
-    is_at(door, &occasion.destination, tables)
+    is_at(rule, door, &occasion.destination, tables)
 }
 
 #[inline(always)]

@@ -17,14 +17,27 @@ pub const FIRST_ATTEMPTS: &str = "FIRST_ATTEMPTS";
 pub const LATER_ATTEMPTS: &str = "LATER_ATTEMPTS";
 /// Hash: [`crate::abi::GrantKey`] -> [`crate::abi::Grant`].
 pub const GRANTS: &str = "GRANTS";
+/// Hash: source -> [`crate::abi::Ban`].
+pub const BANS: &str = "BANS";
+/// Array of one word: 0 while the map of bans is empty, so that nobody pays for looking into it.
+pub const BANS_IN_USE: &str = "BANS_IN_USE";
 /// Array of rate budgets: one word a door, then one for events.
 pub const BUDGETS: &str = "BUDGETS";
 /// Per-CPU array of [`crate::counter::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 /// Ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// Array of words that user space keeps for its own processes to come: see [`crate::abi::Ledger`].
+pub const LEDGER: &str = "LEDGER";
 /// Array of one word: the time a program under test takes for the clock.
 pub const TEST_CLOCK: &str = "TEST_CLOCK";
+/// Array of chunks of [`crate::abi::ABOUT_CHUNK`] bytes: what the generation says of itself, read by user space alone.
+pub const ABOUT: &str = "ABOUT";
+/// Array of one word: [`crate::abi::CONFIRMED`], or the deadline of a generation that is to be confirmed.
+pub const CONFIRM: &str = "CONFIRM";
+/// Program array: by interface, the program that judges again once that deadline has passed. See
+/// [`crate::abi::PREVIOUS_SLOTS`].
+pub const PREVIOUS: &str = "PREVIOUS";
 
 /// Read-only constant: [`crate::abi::Settings`].
 pub const SETTINGS: &str = "SETTINGS";

@@ -3,6 +3,7 @@
 use knock_common::{
     abi::{Address, Proto, mapped},
     decide::{Access, Decision, Tables as _, Visit, decide},
+    machine::Knock,
     verdict::Verdict,
 };
 
@@ -77,6 +78,68 @@ fn a_live_grant_for_one_door_passes_beside_an_expired_one_for_another() {
     let (decision, access) = to_port_22(&gate, WEST);
     assert_eq!(decision.verdict, Verdict::Granted);
     assert!(access.is_granted);
+}
+
+/// The decision on a knock at a port; 22 is hidden, 7001 is a step, 80 is neither.
+fn knock_at(gate: &Gate, port: u16) -> Decision {
+    let knock = Knock { proto: Proto::Tcp, port, source_port: 40_000, tag: 1, size: 0 };
+    let role = gate.role(Proto::Tcp, port);
+    let visit = Visit { role, knock: Some(knock), source: SOURCE, destination: WEST };
+    decide(&visit, gate, &mut Access::default())
+}
+
+#[test]
+fn a_ban_leaves_every_verdict_as_it_is_and_no_knock_judged() {
+    for port in [22, 7001, 80] {
+        let mut gate = two_sides();
+        let free = knock_at(&gate, port);
+        assert!(free.is_judged && !free.is_banned, "port {port}");
+
+        gate.bans = vec![(SOURCE, NOW_NS)];
+
+        assert_eq!(
+            knock_at(&gate, port),
+            Decision { is_judged: false, is_banned: true, ..free },
+            "port {port}"
+        );
+    }
+}
+
+#[test]
+fn a_ban_holds_for_its_source_to_its_last_instant_and_while_bans_are_asked_for() {
+    let judged = |bans: &[(Address, u64)], are_bans_in_use| {
+        let mut gate = two_sides();
+        gate.bans = bans.to_vec();
+        gate.are_bans_in_use = are_bans_in_use;
+        knock_at(&gate, 7001).is_judged
+    };
+    assert!(!judged(&[(SOURCE, NOW_NS)], true));
+    assert!(!judged(&[(SOURCE, u64::MAX)], true));
+
+    assert!(judged(&[(SOURCE, NOW_NS - 1)], true));
+    assert!(judged(&[(SOURCE, u64::MAX)], false));
+    assert!(judged(&[(EAST, u64::MAX)], true));
+}
+
+#[test]
+fn grants_and_allow_prefixes_come_before_a_ban() {
+    let mut gate = two_sides();
+    gate.bans = vec![(SOURCE, u64::MAX)];
+    gate.grants = vec![permit(0, NOW_NS)];
+    let granted = knock_at(&gate, 22);
+    assert_eq!((granted.verdict, granted.is_banned), (Verdict::Granted, false));
+
+    gate.allow = vec![Prefix { address: SOURCE, bits: 128 }];
+    let allowed = knock_at(&gate, 7001);
+    assert_eq!((allowed.verdict, allowed.is_banned), (Verdict::Allowed, false));
+}
+
+#[test]
+fn a_packet_of_a_banned_source_that_is_no_knock_is_not_counted_as_one() {
+    let mut gate = two_sides();
+    gate.bans = vec![(SOURCE, u64::MAX)];
+    let (decision, _) = to_port_22(&gate, WEST);
+    assert_eq!(decision, Decision { verdict: Verdict::Hidden, is_judged: false, is_banned: false });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use knock_common::{
 };
 
 use crate::{
-    atomic, clock,
+    atomic, clock, constants,
     maps::{self, Maps, Scratch},
     publish,
 };
@@ -59,7 +59,7 @@ fn on_record(record: *mut Attempts, scratch: &mut Scratch, is_first: bool) {
     // SAFETY: the claim makes this CPU the record's only writer; should the kernel give the memory to another source
     // meanwhile, the slots written here carry the old epoch and are void there.
     let attempts = unsafe { &mut *record };
-    attempts.renew(turn, maps::settings().generation());
+    attempts.renew(turn, constants::settings().generation());
     if !attempts.belongs_to(&visit.source) {
         return not_ours(attempts, visit, claimed, is_first);
     }
@@ -162,7 +162,12 @@ fn on_stranger(scratch: &mut Scratch) {
     if occasion.starts == 0 {
         return;
     }
-    fresh.reset_to(&visit.source, claim::fresh(scene.now_ns), scene.now_ns, maps::settings().generation());
+    fresh.reset_to(
+        &visit.source,
+        claim::fresh(scene.now_ns),
+        scene.now_ns,
+        constants::settings().generation(),
+    );
     advance(fresh, occasion, change);
     match maps::insert_first(&visit.source, fresh) {
         Ok(()) => {

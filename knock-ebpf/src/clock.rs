@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 
-use crate::maps;
+use crate::{constants, maps};
 
 /// Returns the time, in nanoseconds of the boot-time clock (user space: `CLOCK_BOOTTIME`).
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    if maps::settings().is_test_clock() {
+    if constants::settings().is_test_clock() {
         return maps::test_clock_ns();
     }
     // SAFETY: the helper takes no argument and has no precondition.

@@ -3,10 +3,14 @@
 use knock_common::{
     abi::Address,
     counter::Counter,
+    decide::Tables as _,
     event::{Event, Kind, Via},
 };
 
-use crate::maps;
+use crate::{
+    constants,
+    maps::{self, Maps},
+};
 
 /// What all events of one knock have in common.
 #[derive(Clone, Copy)]
@@ -40,13 +44,14 @@ pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
         time_ns: scene.now_ns,
         until_ns,
         source: scene.source,
+        door: Maps.door(door).map_or(0, |rule| rule.id),
         interface: scene.interface,
-        generation: maps::settings().generation(),
+        generation: constants::settings().generation(),
         kind: kind as u8,
         via,
-        door,
         step,
         _pad: 0,
+        _pad2: 0,
     };
     if !maps::push_event(event) {
         maps::count(Counter::EventLost);

@@ -9,6 +9,10 @@ mod attempts;
 #[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
+mod confirm;
+#[cfg(target_arch = "bpf")]
+mod constants;
+#[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
 mod frame;

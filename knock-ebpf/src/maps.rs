@@ -1,17 +1,18 @@
-//! All maps and patched constants, private to this file behind functions that copy values out.
+//! All maps, private to this file behind functions that copy values out.
 
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
+    programs::XdpContext,
 };
 use knock_common::{
     abi::{
-        Address, Attempts, DoorRule, EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES,
-        Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, List, MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PORTS,
-        PortDoors, PrefixKey, Proto, Role, Settings,
+        ABOUT_CHUNK, Address, Attempts, BANS_ENTRIES, Ban, DoorRule, EVENT_BUDGET, EVENTS_BYTES,
+        FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, List,
+        MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role,
     },
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},
@@ -20,26 +21,11 @@ use knock_common::{
     machine::{Change, Occasion},
 };
 
-use crate::{atomic, clock, events::Scene};
-
-/// Read-only, patched at load.
-#[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings {
-    abi: 0,
-    generation: 0,
-    events: 0,
-    echo_role: Role(0),
-    ephemeral_first: 0,
-    ephemeral_last: 0,
-    mode: 0,
-    lists: 0,
-    test_clock: 0,
-    _pad: [0; 3],
+use crate::{
+    atomic, clock,
+    constants::{self, settings},
+    events::Scene,
 };
-
-/// Read-only, patched at load: role words of the TCP ports, then of the UDP ports.
-#[unsafe(no_mangle)]
-static PORT_ROLES: [Role; 2 * PORTS] = [Role(0); 2 * PORTS];
 
 #[btf_map]
 static DOORS: Array<DoorRule, MAX_DOORS> = Array::new();
@@ -55,11 +41,24 @@ static LATER_ATTEMPTS: LruHashMap<Address, Attempts, LATER_ATTEMPTS_ENTRIES> = L
 #[btf_map]
 static GRANTS: HashMap<GrantKey, Grant, GRANTS_ENTRIES> = HashMap::new();
 #[btf_map]
+static BANS: HashMap<Address, Ban, BANS_ENTRIES> = HashMap::new();
+#[btf_map]
+static BANS_IN_USE: Array<u64, 1> = Array::new();
+#[btf_map]
+static ABOUT: Array<[u8; ABOUT_CHUNK], 1> = Array::new();
+#[btf_map]
+static CONFIRM: Array<u64, 1> = Array::new();
+#[btf_map]
+static PREVIOUS: ProgramArray<{ PREVIOUS_SLOTS as usize }> = ProgramArray::new();
+#[btf_map]
 static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<(), EVENTS_BYTES> = RingBuf::new();
+/// For user space alone.
+#[btf_map]
+static LEDGER: Array<u64, LEDGER_WORDS> = Array::new();
 #[btf_map]
 static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Room that a run needs and that the 512-byte stack does not have.
@@ -89,49 +88,37 @@ pub struct Scratch {
     pub fresh: Attempts,
 }
 
-/// The patched settings. Reads are volatile: the compiler would otherwise fold in the zeros it sees.
-#[derive(Clone, Copy)]
-pub struct LiveSettings(*const Settings);
-
-/// Returns the settings.
-#[inline(always)]
-pub fn settings() -> LiveSettings {
-    LiveSettings(&raw const SETTINGS)
-}
-
-macro_rules! setting {
-    ($name:ident, $field:ident, $kind:ty) => {
-        #[inline(always)]
-        pub fn $name(self) -> $kind {
-            // SAFETY: the pointer is to a static, its field is initialised and never written.
-            unsafe { ptr::read_volatile(&raw const (*self.0).$field) }
-        }
-    };
-}
-
-impl LiveSettings {
-    setting!(generation, generation, u32);
-    setting!(events, events, u32);
-    setting!(echo_role, echo_role, Role);
-    setting!(ephemeral_first, ephemeral_first, u16);
-    setting!(ephemeral_last, ephemeral_last, u16);
-    setting!(mode, mode, u8);
-    setting!(lists, lists, u8);
-    setting!(test_clock, test_clock, u8);
-
-    /// Returns whether the time comes from the test clock.
-    #[inline(always)]
-    pub fn is_test_clock(self) -> bool {
-        self.test_clock() != 0
-    }
-}
-
 /// Returns the time that a test has set.
 #[inline(always)]
 pub fn test_clock_ns() -> u64 {
-    let Some(clock) = TEST_CLOCK.get_ptr(0) else { return 0 };
+    word(&TEST_CLOCK)
+}
+
+/// Returns the word that says whether the generation is confirmed, or until when it may be.
+#[inline(always)]
+pub fn confirm_word() -> u64 {
+    word(&CONFIRM)
+}
+
+#[inline(always)]
+fn word<const FLAGS: usize>(array: &Array<u64, 1, FLAGS>) -> u64 {
+    let Some(word) = array.get_ptr(0) else { return 0 };
     // SAFETY: an array entry lives as long as the program; user space writes it as one aligned word.
-    unsafe { ptr::read_volatile(clock) }
+    unsafe { ptr::read_volatile(word) }
+}
+
+/// Goes on in the program that was on the interface before; returns if there was none.
+#[inline(always)]
+pub fn call_previous(ctx: &XdpContext) {
+    let slot = ctx.ingress_ifindex() as u32 % PREVIOUS_SLOTS;
+    // SAFETY: nothing of this run is left undone: its references are dropped, and the packet is as it came.
+    unsafe { PREVIOUS.tail_call(ctx, slot) }
+}
+
+/// Looks at the generation's description of itself: for a branch that is never taken.
+#[inline(always)]
+pub fn touch_about() {
+    let _ = ABOUT.get_ptr(0);
 }
 
 /// Adds one to a counter.
@@ -216,6 +203,12 @@ pub fn insert_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
     GRANTS.insert(key, grant, u64::from(BPF_NOEXIST))
 }
 
+/// Stores a grant in the place of one that is there. Never in place: the memory may be another grant's by then.
+#[inline(always)]
+pub fn replace_grant(key: &GrantKey, grant: &Grant) -> Result<(), i32> {
+    GRANTS.insert(key, grant, u64::from(BPF_EXIST))
+}
+
 /// Takes one use from the budget of new attempts of a door.
 #[inline(always)]
 pub fn admit_attempt(door: u8, now_ns: u64, limit: u32) -> bool {
@@ -276,16 +269,7 @@ pub struct Maps;
 impl Tables for Maps {
     #[inline(always)]
     fn role(&self, proto: Proto, port: u16) -> Role {
-        let index = match proto {
-            Proto::Tcp => usize::from(port),
-            Proto::Udp => usize::from(port) + PORTS,
-            Proto::Icmp => return settings().echo_role(),
-        };
-        let roles = (&raw const PORT_ROLES).cast::<Role>();
-        // SAFETY: `index` is below `2 * PORTS`, since `port` has 16 bits.
-        let role = unsafe { roles.add(index) };
-        // SAFETY: within the static; volatile, since the loader patches it.
-        unsafe { ptr::read_volatile(role) }
+        constants::role(proto, port)
     }
 
     #[inline(always)]
@@ -315,10 +299,22 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
-        let grant = grant(&GrantKey { source: *source, door: u32::from(door) })?;
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64> {
+        let grant = grant(&GrantKey { source: *source, door: door_id })?;
         // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
         Some(unsafe { ptr::read_volatile(&raw const (*grant).until_ns) })
+    }
+
+    #[inline(always)]
+    fn has_bans(&self) -> bool {
+        word(&BANS_IN_USE) != 0
+    }
+
+    #[inline(always)]
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        let ban = BANS.get_ptr(source)?;
+        // SAFETY: the kernel keeps the entry's memory until this run ends; the word is read once and is aligned.
+        Some(unsafe { ptr::read_volatile(&raw const (*ban).until_ns) })
     }
 
     #[inline(always)]

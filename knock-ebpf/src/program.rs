@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use knock_common::{
+    abi::ABI_VERSION,
     counter::Counter,
     decide::{self, Decision},
     parse,
@@ -10,7 +11,7 @@ use knock_common::{
 };
 
 use crate::{
-    attempts,
+    attempts, confirm, constants,
     frame::XdpFrame,
     maps::{self, Maps, Scratch},
 };
@@ -18,10 +19,18 @@ use crate::{
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
 #[xdp(frags)]
 pub fn xdp_knock(ctx: XdpContext) -> u32 {
+    if constants::settings().abi() != ABI_VERSION {
+        // Never taken, as the loader patches the version in. It keeps the map among those that the kernel lists for the
+        // program, which is where user space looks for it.
+        maps::touch_about();
+    }
+    if confirm::is_overdue() {
+        return confirm::roll_back(&ctx);
+    }
     let verdict = judge(&ctx);
     maps::count(verdict.counter());
     trace(&ctx, verdict.counter() as u32);
-    match verdict.action(Mode::from_number(maps::settings().mode())) {
+    match verdict.action(Mode::from_number(constants::settings().mode())) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }
@@ -60,9 +69,13 @@ fn judge(ctx: &XdpContext) -> Verdict {
 // once for each of the ways a packet can be parsed.
 #[inline(never)]
 fn receive(scratch: &mut Scratch) -> Verdict {
-    let Decision { verdict, is_judged } = decide::decide(&scratch.visit, &Maps, &mut scratch.access);
+    let Decision { verdict, is_judged, is_banned } =
+        decide::decide(&scratch.visit, &Maps, &mut scratch.access);
     if scratch.access.is_expired && !scratch.access.is_granted {
         maps::count(Counter::GrantExpired);
+    }
+    if is_banned {
+        maps::count(Counter::KnockBanned);
     }
     scratch.is_judged = is_judged;
     verdict

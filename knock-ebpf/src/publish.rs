@@ -11,6 +11,7 @@ use knock_common::{
 };
 
 use crate::{
+    constants,
     events::{self, Scene},
     maps::{self, Maps},
 };
@@ -27,16 +28,7 @@ pub fn publish(change: &Change, scene: &Scene) {
 
 #[inline(always)]
 fn count(change: &Change) {
-    let facts = [
-        (Counter::AttemptStarted, change.started),
-        (Counter::AttemptAdvanced, change.advanced),
-        (Counter::AttemptReset, change.reset),
-        (Counter::AttemptTimedOut, change.timed_out),
-        (Counter::AttemptDuplicate, change.duplicate),
-        (Counter::AttemptNoSlot, change.no_slot),
-        (Counter::Promoted, change.promoted),
-    ];
-    for (counter, doors) in facts {
+    for (counter, doors) in change.facts() {
         if doors != 0 {
             maps::count_by(counter, u64::from(doors.count_ones()));
         }
@@ -62,15 +54,14 @@ fn steps(change: &Change, door: u8) -> u8 {
 #[inline(never)]
 fn promote(scene: &Scene, door: u8, step: u8) {
     let Some(rule) = Maps.door(door) else { return };
-    let until_ns = scene.now_ns.saturating_add(rule.open_for_ns);
-    let key = GrantKey { source: scene.source, door: u32::from(door) };
-    let grant = Grant {
-        until_ns,
+    let key = GrantKey { source: scene.source, door: rule.id };
+    let fresh = Grant {
+        until_ns: scene.now_ns.saturating_add(rule.open_for_ns),
         since_ns: scene.now_ns,
         via: Via::Sequence as u32,
-        generation: maps::settings().generation(),
+        generation: constants::settings().generation(),
     };
-    if refresh(&key, &grant) || maps::insert_grant(&key, &grant).is_ok() || refresh(&key, &grant) {
+    if let Some(until_ns) = give(&key, &fresh) {
         events::emit(scene, Kind::Promoted, door, step, until_ns);
         return;
     }
@@ -78,21 +69,35 @@ fn promote(scene: &Scene, door: u8, step: u8) {
     events::emit(scene, Kind::TableFull, door, step, 0);
 }
 
-/// Moves on the expiry of a grant that is there; returns whether it is.
+/// Gives a grant, or renews the one that is there; returns when it now ends, or `None` for want of room.
 #[inline(always)]
-fn refresh(key: &GrantKey, fresh: &Grant) -> bool {
-    let Some(grant) = maps::grant(key) else { return false };
-    // SAFETY: the kernel keeps the entry's memory until this run ends; aligned words.
-    let until_ns = unsafe { ptr::read_volatile(&raw const (*grant).until_ns) };
-    if until_ns < fresh.since_ns {
-        // SAFETY: as above. An expired grant begins anew.
-        unsafe { ptr::write_volatile(&raw mut (*grant).since_ns, fresh.since_ns) };
-    } else {
+fn give(key: &GrantKey, fresh: &Grant) -> Option<u64> {
+    if let Some(until_ns) = renew(key, fresh) {
+        return Some(until_ns);
+    }
+    if maps::insert_grant(key, fresh).is_ok() {
+        return Some(fresh.until_ns);
+    }
+    // Another CPU may have given it meanwhile.
+    renew(key, fresh)
+}
+
+/// Renews a grant that is there; returns when it now ends.
+#[inline(always)]
+fn renew(key: &GrantKey, fresh: &Grant) -> Option<u64> {
+    let present = maps::grant(key)?;
+    // SAFETY: the kernel keeps the entry's memory until this run ends, and any bytes are a grant. The memory may be another
+    // grant's by now, but only if this one was revoked: its end is never taken over from there.
+    let present = unsafe { ptr::read_volatile(present) };
+    let until_ns = match present.renewed(fresh) {
+        Some(renewed) => {
+            maps::replace_grant(key, &renewed).ok()?;
+            fresh.until_ns
+        }
+        None => present.until_ns,
+    };
+    if present.is_live(fresh.since_ns) {
         maps::count(Counter::GrantRefreshed);
     }
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(&raw mut (*grant).generation, fresh.generation) };
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(&raw mut (*grant).until_ns, fresh.until_ns) };
-    true
+    Some(until_ns)
 }

@@ -1,6 +1,6 @@
 //! Putting the program on interfaces: natively where the driver can, generically only when told so or loudly.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
@@ -13,10 +13,12 @@ use aya::{
 };
 use nix::{errno::Errno, net::if_::if_nameindex};
 
-use crate::{pins::PinDir, present};
+use crate::{pins::Pins, present};
+use serde::{Deserialize, Serialize};
 
 /// How to attach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Wish {
     /// Natively, or generically with a warning where the driver cannot.
     #[default]
@@ -34,8 +36,6 @@ pub enum Way {
     Native,
     /// In the network stack.
     Generic,
-    /// By a link that an earlier process left, whose program was replaced.
-    Adopted,
 }
 
 impl fmt::Display for Way {
@@ -43,33 +43,17 @@ impl fmt::Display for Way {
         f.write_str(match self {
             Self::Native => "native",
             Self::Generic => "generic",
-            Self::Adopted => "adopted",
         })
     }
 }
 
-/// An interface with our program on it.
-#[derive(Debug)]
-pub struct Attached {
-    /// Its name.
-    pub interface: String,
-    /// How.
-    pub way: Way,
-    link: PinnedLink,
-}
-
-impl Attached {
-    /// Takes the program off.
-    ///
-    /// # Errors
-    /// When the pin cannot be removed.
-    pub fn detach(self) -> Result<()> {
-        // The pin goes first and the descriptor closes last: closing is what detaches, and it is synchronous.
-        let link =
-            self.link.unpin().with_context(|| format!("removing the link pin of {}", self.interface))?;
-        drop(link);
-        Ok(())
-    }
+/// Returns the names of the interfaces that are here.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn interfaces() -> Result<Vec<String>> {
+    let all = if_nameindex().context("listing the interfaces")?;
+    Ok(all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect())
 }
 
 /// Checks that every name is an interface here.
@@ -77,27 +61,20 @@ impl Attached {
 /// # Errors
 /// With the names that are.
 pub fn check_interfaces(names: &[String]) -> Result<()> {
-    let known: Vec<String> = if_nameindex()
-        .context("listing the interfaces")?
-        .iter()
-        .map(|interface| interface.name().to_string_lossy().into_owned())
-        .collect();
+    let known = interfaces()?;
     match names.iter().find(|name| !known.contains(name)) {
-        Some(name) => bail!("no interface `{name}` here: there are {}", known.join(", ")),
+        Some(name) => {
+            bail!("no interface `{name}` here: there are {}; --wait attaches when it comes", known.join(", "))
+        }
         None => Ok(()),
     }
 }
 
-/// Attaches the program to one interface and pins the link.
+/// Attaches the program to an interface that carries none, and pins the link.
 ///
 /// # Errors
-/// When the interface refuses, with the reason in words and the way out.
-pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &PinDir) -> Result<Attached> {
-    if let Some(left) = pins.left_link(interface)?
-        && let Some(attached) = adopt(program, interface, left, pins)?
-    {
-        return Ok(attached);
-    }
+/// When the interface refuses, with the reason in words and the way out; then nothing is attached.
+pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &Pins) -> Result<Way> {
     let (link, way) = match wish {
         Wish::Native => (native(program, interface)?, Way::Native),
         Wish::Generic => (generic(program, interface)?, Way::Generic),
@@ -106,35 +83,57 @@ pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &PinDir) -> 
             Err(reason) if reason.is_busy => return Err(reason.into()),
             Err(reason) => {
                 let link = generic(program, interface)?;
-                eprintln!("xdp-knock: WARNING: {reason}");
-                eprintln!(
+                say!("xdp-knock: WARNING: {reason}");
+                say!(
                     "xdp-knock: WARNING: attached to {interface} in generic mode: protected, at three times the cost"
                 );
                 (link, Way::Generic)
             }
         },
     };
-    let link = pin(link, &pins.link(interface))?;
-    Ok(Attached { interface: interface.to_owned(), way, link })
-}
-
-/// Swaps the program into a link that an earlier process left; `None` if the link's interface is gone.
-fn adopt(program: &mut Xdp, interface: &str, left: PinnedLink, pins: &PinDir) -> Result<Option<Attached>> {
-    let link: FdLink = left.unpin().with_context(|| format!("taking over the link of {interface}"))?;
-    let link =
-        XdpLink::try_from(link).map_err(|_| anyhow!("the pinned link of {interface} is not of XDP"))?;
-    // A link whose interface was deleted refuses its update; dropping it loses nothing.
-    let Ok(id) = program.attach_to_link(link) else { return Ok(None) };
-    let link = program.take_link(id).context("taking the link back")?;
-    let link = pin(link, &pins.link(interface))?;
-    Ok(Some(Attached { interface: interface.to_owned(), way: Way::Adopted, link }))
-}
-
-fn pin(link: XdpLink, path: &Path) -> Result<PinnedLink> {
     let link = FdLink::try_from(link).map_err(|_| {
-        anyhow!("the kernel attached without a link that can be pinned (before 5.9?): not left attached")
+        anyhow!(
+            "{interface} took the program without a link that can be pinned (a kernel before 5.9?): it was not left attached, since the gate would end with this process"
+        )
     })?;
-    link.pin(path).with_context(|| format!("pinning the link at {}", path.display()))
+    let path = pins.link(interface);
+    link.pin(&path).with_context(|| format!("pinning the link at {}", path.display()))?;
+    Ok(way)
+}
+
+/// Puts the program in the place of the one behind an interface's pinned link, in one atomic step.
+///
+/// # Errors
+/// When the pin cannot be opened or the kernel refuses; then the other program stays.
+pub fn swap(program: &mut Xdp, interface: &str, pins: &Pins) -> Result<()> {
+    let path = pins.link(interface);
+    let opened = || format!("opening the pin {}", path.display());
+    // The pin stays where it is: a process killed at any point here leaves the one program or the other.
+    let link: FdLink = PinnedLink::from_pin(&path).with_context(opened)?.into();
+    let link =
+        XdpLink::try_from(link).map_err(|_| anyhow!("the pin {} is no link of XDP", path.display()))?;
+    let id = program
+        .attach_to_link(link)
+        .with_context(|| format!("putting the program on the link of {interface}"))?;
+    // Dropped: the pin holds the link, not this process.
+    program.take_link(id).context("letting go of the link")?;
+    Ok(())
+}
+
+/// Takes whatever program off an interface that its pinned link holds there; no pin is as good.
+///
+/// # Errors
+/// When the pin cannot be opened or removed.
+pub fn detach(interface: &str, pins: &Pins) -> Result<()> {
+    let path = pins.link(interface);
+    if !path.exists() {
+        return Ok(());
+    }
+    let link = PinnedLink::from_pin(&path).with_context(|| format!("opening the pin {}", path.display()))?;
+    // The pin goes first and the descriptor closes last: closing is what detaches, and it is synchronous.
+    let link = link.unpin().with_context(|| format!("removing the link pin of {interface}"))?;
+    drop(link);
+    Ok(())
 }
 
 /// Why an interface would not take the program.

@@ -14,6 +14,7 @@ use knock_common::{
         Settings, StepRule, mapped,
     },
     budget::WINDOW_NS,
+    door::door_id,
     verdict,
 };
 
@@ -49,26 +50,34 @@ pub struct Generation {
     pub prefixes: Vec<(u32, PrefixKey)>,
 }
 
-/// The doors' ports differ too much for the kernel's table.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the doors make {0} different sets of doors a port can belong to; {MAX_PORT_DOORS} are possible: use fewer or wider ranges"
-)]
-pub struct TooManySets(usize);
+/// Why a configuration cannot be put into the kernel's terms.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The doors' ports differ too much for the kernel's table.
+    #[error(
+        "the doors make {0} different sets of doors a port can belong to; {MAX_PORT_DOORS} are possible: use fewer or wider ranges"
+    )]
+    TooManySets(usize),
+    /// Two doors have names with the same hash, by which the kernel knows them.
+    #[error("doors \"{0}\" and \"{1}\" have names that the kernel cannot tell apart (one hash): rename one")]
+    SameId(String, String),
+}
 
 impl Generation {
     /// Compiles a configuration. `ephemeral` is the host's range of ports for its own traffic.
     ///
     /// # Errors
-    /// When the doors' ports make more sets than the kernel's table holds.
+    /// When the doors' ports make more sets than the kernel's table holds, or two doors have the same id.
     pub fn compile(
         config: &Config,
         number: u32,
         ephemeral: &RangeInclusive<u16>,
-    ) -> Result<Self, TooManySets> {
+    ) -> Result<Self, CompileError> {
         let echo_public = config.public.contains(&Service::IcmpEcho);
         let doors: Vec<DoorRule> =
             config.doors.iter().map(|door| door_rule(door, ephemeral, echo_public)).collect();
+        let names: Vec<&str> = config.doors.iter().map(|door| door.name.as_str()).collect();
+        refuse_same_ids(&names, door_id)?;
         let mut roles = Roles::of(config, &doors, ephemeral).words()?;
         let echo_role = roles.words.pop().map_or(Role(0), |echo| echo.first().copied().unwrap_or(Role(0)));
         Ok(Self {
@@ -85,7 +94,8 @@ impl Generation {
                 },
                 lists: lists(config),
                 test_clock: 0,
-                _pad: [0; 3],
+                confirm: 0,
+                _pad: [0; 2],
             },
             port_roles: roles.words.concat(),
             doors,
@@ -93,6 +103,13 @@ impl Generation {
             port_doors: roles.sets,
             prefixes: prefixes(config),
         })
+    }
+
+    /// Returns the name of the door with this id, or `None` when the configuration has no such door.
+    #[must_use]
+    pub fn door_name(&self, id: u64) -> Option<&str> {
+        let number = self.doors.iter().position(|door| door.id == id)?;
+        self.door_names.get(number).map(String::as_str)
     }
 }
 
@@ -107,8 +124,20 @@ pub fn host_ephemeral() -> RangeInclusive<u16> {
     }
 }
 
+/// Refuses names that `id` makes the same number of.
+fn refuse_same_ids(names: &[&str], id: impl Fn(&[u8]) -> u64) -> Result<(), CompileError> {
+    let mut known = HashMap::new();
+    for name in names {
+        if let Some(other) = known.insert(id(name.as_bytes()), name) {
+            return Err(CompileError::SameId((*other).to_owned(), (*name).to_owned()));
+        }
+    }
+    Ok(())
+}
+
 fn door_rule(door: &Door, ephemeral: &RangeInclusive<u16>, echo_public: bool) -> DoorRule {
     let mut rule = DoorRule {
+        id: door_id(door.name.as_bytes()),
         step_timeout_ns: nanoseconds(door.step_timeout),
         total_timeout_ns: nanoseconds(door.total_timeout),
         open_for_ns: nanoseconds(door.open_for),
@@ -212,7 +241,7 @@ impl Roles {
         self.doors[proto][port].first |= bit;
     }
 
-    fn words(self) -> Result<Words, TooManySets> {
+    fn words(self) -> Result<Words, CompileError> {
         let mut sets = vec![PortDoors::default()];
         let mut known = HashMap::from([(PortDoors::default(), 0)]);
         let mut words = Vec::new();
@@ -229,7 +258,7 @@ impl Roles {
             words.push(doors.into_iter().zip(judged).map(word).collect());
         }
         if sets.len() > MAX_PORT_DOORS {
-            return Err(TooManySets(sets.len()));
+            return Err(CompileError::TooManySets(sets.len()));
         }
         Ok(Words { words, sets })
     }
@@ -288,4 +317,29 @@ fn prefix(list: List, door: u8, net: &IpNet) -> (u32, PrefixKey) {
 pub fn address(bytes: &knock_common::abi::Address) -> IpAddr {
     let v6 = std::net::Ipv6Addr::from(*bytes);
     v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), |v4: Ipv4Addr| IpAddr::V4(v4))
+}
+
+/// Returns the 16 bytes that stand for an address in the kernel's tables.
+#[must_use]
+pub fn key_of(address: IpAddr) -> knock_common::abi::Address {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_whose_names_make_one_id_are_refused_by_name() {
+        let length = |name: &[u8]| name.len() as u64;
+
+        let refused = refuse_same_ids(&["ssh", "web-admin", "vpn"], length);
+        let error = refused.expect_err("names of one length");
+
+        assert_eq!(error, CompileError::SameId("ssh".to_owned(), "vpn".to_owned()));
+        assert_eq!(refuse_same_ids(&["ssh", "web-admin", "vpn"], door_id), Ok(()));
+    }
 }

@@ -1,16 +1,18 @@
 //! Puts a generation into the kernel: patches the constants, fills the maps, reads them back.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader, maps::lpm_trie::Key, programs::Xdp};
 use knock_common::{
-    abi::{PrefixKey, Role, Settings},
-    counter::{self, Counter},
+    abi::{ABOUT_CHUNK, PrefixKey, Role, Settings},
     names,
 };
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     generation::Generation,
-    pins::PinDir,
+    state,
     wire::{self, Wire},
 };
 
@@ -18,12 +20,18 @@ use crate::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-knock"));
 
 /// What a load may be asked for beside the generation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
     /// Compile the program's debug traces in.
     pub trace: bool,
     /// Take the time from the test clock map: for tests that run packets through the program.
     pub test_clock: bool,
+    /// The folder of pinned state to share, made complete if it is not; `None` for a state of its own.
+    pub state: Option<&'a Path>,
+    /// The generation's description of itself, in the chunks of its map.
+    pub about: Vec<[u8; ABOUT_CHUNK]>,
+    /// Until when the gate must be confirmed, on the kernel's clock.
+    pub confirm_by_ns: Option<u64>,
 }
 
 /// A loaded program with its maps filled, attached to nothing yet.
@@ -38,26 +46,49 @@ impl Gate {
     ///
     /// # Errors
     /// When the kernel refuses the program or a map, or gives back something else than was written.
-    pub fn load(generation: &Generation, options: Options) -> Result<Self> {
+    pub fn load(generation: &Generation, options: &Options<'_>) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "this binary was built without the BPF program: build it with `cargo xtask build`"
         );
-        let settings = Wire(Settings { test_clock: u8::from(options.test_clock), ..generation.settings });
+        let settings = Wire(Settings {
+            test_clock: u8::from(options.test_clock),
+            confirm: u8::from(options.confirm_by_ns.is_some()),
+            ..generation.settings
+        });
         let roles: Vec<Wire<Role>> = generation.port_roles.iter().copied().map(Wire).collect();
         // aya-log's levels: 0 is nothing, and the verifier then drops every trace from the program.
         let log_level = if options.trace { u8::MAX } else { 0 };
-        let ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .override_global(names::SETTINGS, &settings, true)
             .override_global(names::PORT_ROLES, roles.as_slice(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
-            .load(OBJECT)
-            .context("loading the BPF object")?;
+            .map_max_entries(names::ABOUT, u32::try_from(options.about.len().max(1))?);
+        if let Some(folder) = options.state {
+            for name in state::maps() {
+                loader.map_pin_path(name, folder.join(name));
+            }
+        }
+        let ebpf = loader.load(OBJECT).context("loading the BPF object")?;
         let mut gate = Self { ebpf };
-        gate.fill(generation)?;
-        gate.read_back(generation)?;
+        gate.fill(generation, options)?;
+        gate.read_back(generation, options)?;
         gate.program()?.load().context("the kernel refused the XDP program")?;
         Ok(gate)
+    }
+
+    /// Loads the program with signals held back. The verifier gives up at a pending one (EAGAIN), and aya takes that for
+    /// a refusal and verifies again, with a log: seconds in which Ctrl-C seems to do nothing.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_undisturbed(generation: &Generation, options: &Options<'_>) -> Result<Self> {
+        let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        held.thread_block().context("holding signals back")?;
+        let loaded = Self::load(generation, options);
+        held.thread_unblock().context("letting signals through")?;
+        loaded
     }
 
     /// Returns the XDP program.
@@ -69,49 +100,15 @@ impl Gate {
         program.try_into().context("the embedded program is not for XDP")
     }
 
-    /// Pins every map, replacing pins that an earlier process left.
+    /// Returns the kernel's id of the program.
     ///
     /// # Errors
-    /// When the file system refuses.
-    pub fn pin_maps(&self, pins: &PinDir) -> Result<()> {
-        for (name, map) in self.ebpf.maps() {
-            // The kernel's own sections have names with a dot, which a BPF file system refuses, and no readers.
-            if name.contains('.') {
-                continue;
-            }
-            let path = pins.map(name);
-            PinDir::remove(&path)?;
-            map.pin(&path).with_context(|| format!("pinning the map {name} at {}", path.display()))?;
-        }
-        Ok(())
+    /// When it is not loaded.
+    pub fn program_id(&mut self) -> Result<u32> {
+        Ok(self.program()?.info().context("asking for the program's id")?.id())
     }
 
-    /// Returns the sum of a counter over all CPUs.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn count(&mut self, counter: Counter) -> Result<u64> {
-        let counters = wire::counters(&mut self.ebpf)?;
-        let values = counters.get(&(counter as u32), 0).context("reading a counter")?;
-        Ok(values.iter().sum())
-    }
-
-    /// Returns all counters that are not zero, by name.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let mut counts = Vec::new();
-        for (counter, name, _) in counter::ALL {
-            let count = self.count(counter)?;
-            if count != 0 {
-                counts.push((name, count));
-            }
-        }
-        Ok(counts)
-    }
-
-    fn fill(&mut self, generation: &Generation) -> Result<()> {
+    fn fill(&mut self, generation: &Generation, options: &Options<'_>) -> Result<()> {
         let mut doors = wire::doors(&mut self.ebpf)?;
         for (number, rule) in (0..).zip(&generation.doors) {
             doors.set(number, Wire(*rule), 0).context("writing a door")?;
@@ -124,10 +121,17 @@ impl Gate {
         for (bits, key) in &generation.prefixes {
             prefixes.insert(&prefix_key(*bits, *key), 1, 0).context("writing a prefix")?;
         }
+        let mut about = wire::about(&mut self.ebpf)?;
+        for (number, chunk) in (0..).zip(&options.about) {
+            about.set(number, *chunk, 0).context("writing the generation's description of itself")?;
+        }
+        if let Some(by_ns) = options.confirm_by_ns {
+            wire::confirm(&mut self.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")?;
+        }
         Ok(())
     }
 
-    fn read_back(&mut self, generation: &Generation) -> Result<()> {
+    fn read_back(&mut self, generation: &Generation, options: &Options<'_>) -> Result<()> {
         let doors = wire::doors(&mut self.ebpf)?;
         for (number, rule) in (0..).zip(&generation.doors) {
             if doors.get(&number, 0)? != Wire(*rule) {
@@ -143,6 +147,12 @@ impl Gate {
         let prefixes = wire::prefixes(&mut self.ebpf)?;
         for (bits, key) in &generation.prefixes {
             prefixes.get(&prefix_key(*bits, *key), 0).context("a prefix was written and is not there")?;
+        }
+        let about = wire::about(&mut self.ebpf)?;
+        for (number, chunk) in (0..).zip(&options.about) {
+            if about.get(&number, 0)? != *chunk {
+                bail!("the generation's description of itself reads back other than it was written");
+            }
         }
         Ok(())
     }

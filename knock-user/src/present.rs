@@ -1,13 +1,27 @@
 //! What XDP program an interface carries, asked by netlink, which alone knows.
 
+use anyhow::{Context, Result, anyhow};
 use aya::programs::loaded_programs;
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+
+use crate::attach::Way;
+
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Its id, where one is told.
+    pub program: Option<u32>,
+    /// How it is attached, where it is one of the two ways.
+    pub way: Option<Way>,
+}
 
 /// Returns the XDP program of an interface in words: its name and id where they can be had.
 #[must_use]
 pub fn on(interface: &str) -> String {
-    let Some(id) = program_id(interface) else { return "an XDP program".to_owned() };
+    let Ok(Some(Carried { program: Some(id), .. })) = carried(interface) else {
+        return "an XDP program".to_owned();
+    };
     let name = loaded_programs()
         .flatten()
         .find(|info| info.id() == id)
@@ -18,17 +32,49 @@ pub fn on(interface: &str) -> String {
     }
 }
 
-/// Returns the id of the XDP program of an interface.
-fn program_id(interface: &str) -> Option<u32> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().ok()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().ok()?;
+/// Returns how an interface's XDP program is attached.
+#[must_use]
+pub fn way(interface: &str) -> Option<Way> {
+    carried(interface).ok()??.way
+}
+
+/// Returns what XDP program an interface carries; `None` for none.
+///
+/// # Errors
+/// When there is no such interface, or netlink does not answer.
+pub fn carried(interface: &str) -> Result<Option<Carried>> {
+    // A thread of its own, since a caller may be inside a runtime already, which would not have another one.
+    let answer = std::thread::scope(|scope| scope.spawn(|| ask(interface)).join());
+    answer.map_err(|_| anyhow!("asking netlink about {interface} failed"))?
+}
+
+fn ask(interface: &str) -> Result<Option<Carried>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let attributes = runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
-        let link = handle.link().get().match_name(interface.to_owned()).execute().try_next().await.ok()??;
+        let mut links = handle.link().get().match_name(interface.to_owned()).execute();
+        let link = links.try_next().await.with_context(|| format!("asking netlink about {interface}"))?;
         connection.abort();
-        link.attributes.iter().find_map(|attribute| {
-            let LinkAttribute::Xdp(facts) = attribute else { return None };
-            facts.iter().find_map(|fact| if let LinkXdp::ProgId(id) = fact { Some(*id) } else { None })
-        })
-    })
+        link.map(|link| link.attributes).with_context(|| format!("no interface {interface}"))
+    })?;
+    let facts = attributes
+        .into_iter()
+        .find_map(|attribute| if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None });
+    Ok(facts.and_then(|facts| carried_by(&facts)))
+}
+
+/// Returns what netlink's facts about XDP say.
+#[must_use]
+pub fn carried_by(facts: &[LinkXdp]) -> Option<Carried> {
+    let attached =
+        facts.iter().find_map(|fact| if let LinkXdp::Attached(how) = fact { Some(*how) } else { None })?;
+    let way = match attached {
+        XdpAttached::None => return None,
+        XdpAttached::Driver => Some(Way::Native),
+        XdpAttached::SocketBuffer => Some(Way::Generic),
+        XdpAttached::Hardware | XdpAttached::Multiple | XdpAttached::Other(_) | _ => None,
+    };
+    let program = facts.iter().find_map(|fact| if let LinkXdp::ProgId(id) = fact { Some(*id) } else { None });
+    Some(Carried { program, way })
 }

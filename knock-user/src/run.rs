@@ -1,28 +1,30 @@
-//! The verb `run`: load, attach, and show events until told to stop; a clean stop takes everything off again.
+//! The verbs `run` and `attach`: read the configuration, guard against a lock-out, bring the gate into force; `run` then
+//! serves it until told to stop, and takes it off again unless it is to stay.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
-use jiff::Timestamp;
-use nix::{
-    sys::signal::{SigSet, Signal},
-    unistd::geteuid,
-};
+use anyhow::{Context as _, Result};
+use nix::unistd::geteuid;
 
 use crate::{
-    attach::{self, Attached, Wish},
+    about::Overrides,
+    attach::{self, Wish},
+    before::Before,
     config::{Config, Mode, ReadError, Warning},
-    events::{Line, Name},
-    generation::{Generation, host_ephemeral},
+    control::{Address, Request, Server},
+    daemon::{self, Service, Stage, Stop, View, WayBack},
     greeting,
-    loader::{Gate, Options},
-    pins::PinDir,
-    stage::{self, Stage, Stop, View},
+    install::{self, Installed, Plan},
+    lockout,
+    pins::{Held, Pins},
+    report::{sight::Sight, status},
+    rollback::Standing,
+    state_file::{self, Restored},
 };
 
-/// Loads the gate, attaches it and tails its events; Ctrl-C takes it off again.
+/// What `run` and `attach` bring into force.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct GateArgs {
     /// An interface to guard; may be given more than once, and replaces those of the configuration
     #[arg(long, value_name = "NAME")]
     pub iface: Vec<String>,
@@ -31,169 +33,206 @@ pub struct Args {
     pub config: Option<PathBuf>,
     /// What becomes of packets, whatever the configuration says
     #[arg(long, value_enum)]
-    pub mode: Option<ModeArg>,
+    pub mode: Option<Mode>,
     /// How to attach
     #[arg(long, value_enum, default_value_t)]
     pub attach: Wish,
+    /// An interface that is not there yet is no error: it is guarded when it comes
+    #[arg(long)]
+    pub wait: bool,
+    /// Go back to what was before unless `xdp-knock confirm` comes within this time, as in 60s
+    #[arg(long, value_name = "TIME", value_parser = confirm_time)]
+    pub confirm: Option<Duration>,
+    /// Take over links of another version of this program; the grants it knew are lost
+    #[arg(long)]
+    pub discard_state: bool,
+    /// What is to keep you from locking yourself out.
+    #[command(flatten)]
+    pub lockout: lockout::LockoutArgs,
+}
+
+/// Loads the gate, attaches it and tails its events; Ctrl-C takes it off again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    gate: GateArgs,
+    /// Leave the gate in force at the end
+    #[arg(long)]
+    pub persist: bool,
     /// Print events as JSON, one object a line
     #[arg(long)]
     pub json: bool,
     /// Show the kernel program's debug traces on stderr
     #[arg(long)]
     pub trace: bool,
-    /// Where to pin links and maps
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/xdp-knock")]
-    pub pin_dir: PathBuf,
 }
 
-/// A mode on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ModeArg {
-    /// Judge and report, drop nothing.
-    Observe,
-    /// Drop what goes to hidden services without a grant.
-    Guard,
+/// Loads the gate, attaches it and leaves it in force.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    gate: GateArgs,
 }
 
-/// Why `run` did not.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Not root.
-    #[error("loading a BPF program takes root: run it with sudo")]
-    Permission,
-    /// No interface was named.
-    #[error("no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration")]
-    NoInterface,
-    /// The configuration is bad or cannot be read.
-    #[error(transparent)]
-    Config(#[from] ReadError),
-    /// Anything else.
-    #[error(transparent)]
-    Other(#[from] anyhow::Error),
+/// Reads the time of `--confirm`.
+///
+/// # Errors
+/// When it is no duration, or not between a second and a day.
+pub fn confirm_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 60s or 5m"))?;
+    if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time) {
+        return Err("a time to confirm in is between 1s and 1d".to_owned());
+    }
+    Ok(time)
+}
+
+/// Not root.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this takes root: run it with sudo")]
+pub struct NoPermission;
+
+/// The command line makes no sense.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadUsage(pub String);
+
+/// Refuses anybody but root.
+///
+/// # Errors
+/// [`NoPermission`].
+pub fn require_root() -> Result<(), NoPermission> {
+    if geteuid().is_root() { Ok(()) } else { Err(NoPermission) }
 }
 
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// When the gate cannot be set up, and then nothing is left attached.
-pub fn run(args: &Args) -> Result<(), RunError> {
-    let (mut config, warnings) = read_config(args)?;
-    if !args.iface.is_empty() {
-        config.interfaces.clone_from(&args.iface);
+/// When the gate cannot be set up, and then what was in force before still is.
+pub fn run(args: &Args, pins: &Pins) -> Result<Stop> {
+    let (mut plan, warnings) = plan(&args.gate, args.trace)?;
+    let mut stage = Stage::open()?;
+    let held = pins.hold()?;
+    let seat = seat(pins)?;
+    let (installed, way_back) = bring_in(&args.gate, &mut plan, &held)?;
+    greeting::print(&plan.config, &installed, plan.file.is_none());
+    warn(pins, &installed, &warnings);
+    let is_restored = restore(pins, &installed);
+    let service = Service { held, installed, plan, way_back, persist: args.persist, is_restored };
+    daemon::serve(&mut stage, service, seat, View { json: args.json, trace: args.trace })
+}
+
+/// Attaches and leaves.
+///
+/// # Errors
+/// As [`run`].
+pub fn attach(args: &AttachArgs, pins: &Pins) -> Result<()> {
+    let (mut plan, warnings) = plan(&args.gate, false)?;
+    let held = pins.hold()?;
+    let (installed, _) = bring_in(&args.gate, &mut plan, &held)?;
+    greeting::print(&plan.config, &installed, plan.file.is_none());
+    warn(pins, &installed, &warnings);
+    restore(pins, &installed);
+    for interface in &installed.awaited {
+        say!(
+            "xdp-knock: WARNING: {interface} is not there, and without a daemon nobody waits for it: run `xdp-knock run --persist --wait` instead"
+        );
     }
-    if let Some(mode) = args.mode {
-        config.mode = match mode {
-            ModeArg::Observe => Mode::Observe,
-            ModeArg::Guard => Mode::Guard,
-        };
-    }
-    if config.interfaces.is_empty() {
-        return Err(RunError::NoInterface);
-    }
-    if !geteuid().is_root() {
-        return Err(RunError::Permission);
-    }
-    attach::check_interfaces(&config.interfaces)?;
-    serve(args, &config, &warnings)?;
     Ok(())
 }
 
-fn read_config(args: &Args) -> Result<(Config, Vec<Warning>), RunError> {
+/// The right to serve the folder's control socket. A reader of events that serves for want of a daemon makes way.
+fn seat(pins: &Pins) -> Result<crate::control::Seat> {
+    let address = Address::of(pins);
+    for _ in 0..40 {
+        if let Some(seat) = address.take()? {
+            return Ok(seat);
+        }
+        // One that is just ending hangs up instead of answering: the next look tells.
+        let _ = address.ask(&Request::Yield);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("another process serves {} and does not make way", address.socket().display())
+}
+
+fn plan(args: &GateArgs, trace: bool) -> Result<(Plan, Vec<Warning>)> {
+    let (mut config, warnings, file) = read_config(args)?;
+    let overrides = Overrides {
+        interfaces: args.iface.clone(),
+        mode: args.mode,
+        attach: args.attach,
+        wait: args.wait,
+        allow: Vec::new(),
+    };
+    overrides.apply(&mut config);
+    if config.interfaces.is_empty() {
+        return Err(BadUsage(
+            "no interface to guard: name one with --iface, or `interfaces` under [xdp] in the configuration"
+                .to_owned(),
+        )
+        .into());
+    }
+    require_root()?;
+    if !args.wait {
+        attach::check_interfaces(&config.interfaces)?;
+    }
+    Ok((Plan { config, file, overrides, confirm: args.confirm, trace }, warnings))
+}
+
+fn read_config(args: &GateArgs) -> Result<(Config, Vec<Warning>, Option<PathBuf>)> {
     let Some(path) = &args.config else {
         let text = crate::config::init::example(&args.iface)?;
         let (config, _) = Config::parse("the built-in example", &text).map_err(ReadError::Bad)?;
-        return Ok((config, Vec::new()));
+        return Ok((config, Vec::new(), None));
     };
-    Ok(Config::read(path)?)
+    let (config, warnings) = Config::read(path)?;
+    let file = path.canonicalize().with_context(|| format!("finding the full path of {}", path.display()))?;
+    Ok((config, warnings, Some(file)))
 }
 
-fn serve(args: &Args, config: &Config, warnings: &[Warning]) -> Result<()> {
-    let generation = Generation::compile(config, 1, &host_ephemeral())?;
-    let mut stage = Stage::open()?;
-    let pins = PinDir::open(&args.pin_dir)?;
-    let options = Options { trace: args.trace, test_clock: false };
-    let mut gate = load_undisturbed(&generation, options).inspect_err(|_| pins.leave())?;
-    let attached = gate.pin_maps(&pins).and_then(|()| attach_all(&mut gate, config, args.attach, &pins));
-    let attached = attached.inspect_err(|_| {
-        if let Err(error) = pins.clear() {
-            eprintln!("xdp-knock: {error:#}");
+fn bring_in(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed, Option<WayBack>)> {
+    // Whatever refuses below leaves no empty folder behind.
+    let outcome = bring_in_held(args, plan, held);
+    if outcome.is_err() {
+        held.leave();
+    }
+    outcome
+}
+
+fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Installed, Option<WayBack>)> {
+    lockout::guard(&args.lockout, plan)?;
+    let mut before =
+        if args.discard_state { Before::survey_any_layout(held)? } else { Before::survey(held)? };
+    let way_back = match plan.confirm {
+        Some(_) => Some(daemon::way_back(&before)?),
+        None => None,
+    };
+    Ok((install::install(held, plan, &mut before)?, way_back))
+}
+
+/// Returns whether the state file has been dealt with. One that was not is left alone: it may still be good.
+fn restore(pins: &Pins, installed: &Installed) -> bool {
+    match state_file::restore_fresh(pins, &installed.about) {
+        Ok(Restored { grants: 0, bans: 0 }) => true,
+        Ok(Restored { grants, bans }) => {
+            say!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            true
         }
-    })?;
-    greeting::print(config, &attached, args.config.is_none());
+        Err(error) => {
+            say!("xdp-knock: WARNING: no grant was restored: {error:#}");
+            false
+        }
+    }
+}
+
+/// What is true of this machine beside the gate, and of the file.
+fn warn(pins: &Pins, installed: &Installed, warnings: &[Warning]) {
+    let uncovered = Sight::of_own(pins, &installed.about, Standing::Settled)
+        .and_then(|sight| Ok(status::collect(pins, &sight, Server::Nobody)?.uncovered));
+    for one in uncovered.unwrap_or_default() {
+        let addresses: Vec<String> = one.addresses.iter().map(ToString::to_string).collect();
+        say!("xdp-knock: WARNING: {} ({}) carries no gate", one.name, addresses.join(", "));
+    }
     for warning in warnings {
-        eprintln!("{}", warning.plain());
+        say!("{}", warning.plain());
     }
-    let stop = announce(&attached, config.mode, args.json)
-        .and_then(|()| stage.tail(&mut gate, &generation, View { json: args.json, trace: args.trace }));
-    let stop = stage::without_reader(stop);
-    let outcome = detach_all(attached, &pins, args.json, &stop);
-    stop.map(|_| ()).and(outcome)
-}
-
-/// Loads the program with signals held back. The verifier gives up at a pending one (EAGAIN), and aya takes that for
-/// a refusal and verifies again, with a log: seconds in which Ctrl-C seems to do nothing.
-fn load_undisturbed(generation: &Generation, options: Options) -> Result<Gate> {
-    let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    held.thread_block().context("holding signals back")?;
-    let loaded = Gate::load(generation, options);
-    held.thread_unblock().context("letting signals through")?;
-    loaded
-}
-
-fn announce(attached: &[Attached], mode: Mode, json: bool) -> Result<()> {
-    let mode = match mode {
-        Mode::Observe => "observe",
-        Mode::Guard => "guard",
-    };
-    for one in attached {
-        let line = Line {
-            iface: Some(one.interface.clone()),
-            attach: Some(one.way.to_string()),
-            mode: Some(mode),
-            ..Line::new(Timestamp::now(), Name::Attached)
-        };
-        print(&line, json)?;
-    }
-    Ok(())
-}
-
-fn attach_all(gate: &mut Gate, config: &Config, wish: Wish, pins: &PinDir) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    for interface in &config.interfaces {
-        match attach::attach(gate.program()?, interface, wish, pins) {
-            Ok(one) => attached.push(one),
-            Err(error) => {
-                // All or nothing: a half-guarded machine would pass for a guarded one.
-                for one in attached {
-                    one.detach()?;
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(attached)
-}
-
-fn detach_all(attached: Vec<Attached>, pins: &PinDir, json: bool, stop: &Result<Stop>) -> Result<()> {
-    let is_stdout_gone = matches!(stop, Ok(Stop::NoReader));
-    for one in attached {
-        let interface = one.interface.clone();
-        one.detach()?;
-        let line = Line { iface: Some(interface), ..Line::new(Timestamp::now(), Name::Detached) };
-        if !is_stdout_gone {
-            // The reader may go at any time, and what matters is done.
-            let _ = print(&line, json);
-        }
-    }
-    pins.clear()
-}
-
-/// Prints a line of the event stream at once.
-///
-/// # Errors
-/// When standard output is gone.
-pub fn print(line: &Line, json: bool) -> Result<()> {
-    let mut out = anstream::stdout().lock();
-    let text = if json { line.json() } else { line.text() };
-    writeln!(out, "{text}").and_then(|()| out.flush()).context("writing to standard output")
 }

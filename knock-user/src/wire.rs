@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, ProgramArray},
 };
 use bytemuck::Pod;
 use knock_common::{abi, names};
@@ -30,6 +30,12 @@ pub type PortDoors<T> = Array<T, Wire<abi::PortDoors>>;
 pub type Prefixes<T> = LpmTrie<T, Wire<abi::PrefixKey>, u32>;
 /// The map of grants.
 pub type Grants<T> = HashMap<T, Wire<abi::GrantKey>, Wire<abi::Grant>>;
+/// The map of bans.
+pub type Bans<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Ban>>;
+/// An array of one word, or of a few.
+pub type Words<T> = Array<T, u64>;
+/// What a generation says of itself.
+pub type About<T> = Array<T, [u8; abi::ABOUT_CHUNK]>;
 /// A map of attempts.
 pub type AttemptMap<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Attempts>>;
 /// The counters.
@@ -62,6 +68,26 @@ handle!(
 handle!(
     /// Opens the map of grants.
     grants, names::GRANTS, Grants
+);
+handle!(
+    /// Opens the map of bans.
+    bans, names::BANS, Bans
+);
+handle!(
+    /// Opens the word that tells whether there are bans.
+    bans_in_use, names::BANS_IN_USE, Words
+);
+handle!(
+    /// Opens the generation's description of itself.
+    about, names::ABOUT, About
+);
+handle!(
+    /// Opens the word that says until when the generation is to be confirmed.
+    confirm, names::CONFIRM, Words
+);
+handle!(
+    /// Opens the slot of the program that judges again when the generation is not confirmed in time.
+    previous, names::PREVIOUS, ProgramArray
 );
 handle!(
     /// Opens the map of sources with a first step.

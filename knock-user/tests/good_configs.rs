@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knock_user::config::{Config, HideAs, Mode, Warning};
+use knock_user::config::{Config, Fact, HideAs, Hooks, Mode, Warning};
 use knock_user::service::Service;
 
 fn parse(text: &str) -> (Config, Vec<Warning>) {
@@ -80,6 +80,73 @@ open_for = "7d"
             "6: door \"winbox\": `open_for` is 7d",
         ]
     );
+}
+
+/// A good door after the given tables.
+fn with_tables(tables: &str) -> (Config, Vec<Warning>) {
+    parse(&format!("{tables}\n{DOOR_HEAD}"))
+}
+
+#[test]
+fn hooks_are_commands_with_limits() {
+    let (config, warnings) = with_tables(
+        r#"[hooks]
+on_promote = ["/usr/local/bin/tell", "{door}", "--from={source}", "{{}}", ""]
+on_expire = ["/bin/true"]
+user = "tell"
+timeout = "2s"
+at_once = 3
+"#,
+    );
+
+    let hooks = &config.hooks;
+    assert_eq!(warned(&warnings), Vec::<String>::new());
+    assert_eq!((hooks.user.as_str(), hooks.timeout, hooks.at_once), ("tell", Duration::from_secs(2), 3));
+    let keys: Vec<_> = hooks.commands().map(|(key, argv)| (key, argv.program().to_owned())).collect();
+    assert_eq!(keys, [("on_promote", "/usr/local/bin/tell".into()), ("on_expire", "/bin/true".into())]);
+    let on_promote = hooks.on_promote.as_ref().expect("it is configured");
+    let fact = |fact| match fact {
+        Fact::Door => "ssh; rm -rf /".to_owned(),
+        Fact::Source => "2001:db8::7".to_owned(),
+        Fact::Event | Fact::Via | Fact::Expires | Fact::Iface => panic!("{fact:?} was not asked for"),
+    };
+    assert_eq!(on_promote.arguments(fact), ["ssh; rm -rf /", "--from=2001:db8::7", "{}", ""]);
+}
+
+#[test]
+fn without_their_tables_nothing_runs_listens_or_is_kept() {
+    let (config, _) = with_tables("");
+    assert_eq!((&config.hooks, config.metrics, &config.state), (&Hooks::default(), None, &None));
+    assert!(config.hooks.is_empty());
+
+    let (config, warnings) = with_tables("[metrics]\n[state]");
+    assert_eq!(config.metrics, Some(([127, 0, 0, 1], 9477).into()));
+    assert_eq!(config.state, Some("/var/lib/xdp-knock/grants.json".into()));
+    assert_eq!(warned(&warnings), Vec::<String>::new());
+}
+
+#[test]
+fn hooks_have_the_rights_of_nobody_by_default() {
+    let (config, _) = with_tables("[hooks]\non_ban = [\"/bin/true\"]");
+
+    let hooks = config.hooks;
+    assert_eq!((hooks.user.as_str(), hooks.timeout, hooks.at_once), ("nobody", Duration::from_secs(10), 8));
+}
+
+#[test]
+fn metrics_and_state_are_where_they_are_said_to_be() {
+    let (config, _) = with_tables("[metrics]\nlisten = \"[::1]:80\"\n[state]\nfile = \"/srv/../x y\"");
+
+    assert_eq!(config.metrics.map(|address| address.to_string()), Some("[::1]:80".to_owned()));
+    assert_eq!(config.state, Some("/srv/../x y".into()));
+}
+
+#[test]
+fn doubtful_hooks_are_warned_about() {
+    let shown = |hooks: &str| warned(&with_tables(&format!("[hooks]\n{hooks}")).1);
+
+    assert_eq!(shown("timeout = \"1s\""), ["1: [hooks]: no hook: nothing is run"]);
+    assert_eq!(shown("on_ban = [\"/bin/true\"]\nuser = \"root\""), ["3: [hooks]: `user` is \"root\""]);
 }
 
 /// A door with the given lines in place of its sequence.
@@ -176,8 +243,8 @@ fn every_example_of_the_reference_is_taken_as_it_stands() {
     let whole = examples.iter().filter_map(|rest| rest.split("```").next());
 
     for example in whole {
-        // A line or two of one table is shown without the rest: a door gets what it lacks.
-        let head = if example.starts_with('[') { "" } else { DOOR_HEAD };
+        // A line or two is shown without the rest: a door gets what it lacks.
+        let head = if example.contains("[[door]]") { "" } else { DOOR_HEAD };
         let text = format!("{head}{example}");
         let (_, warnings) = parse(&text);
         assert_eq!(warned(&warnings), Vec::<String>::new(), "{text}");

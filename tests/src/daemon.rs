@@ -2,33 +2,23 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
     net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, RecvTimeoutError, channel},
-    },
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     netns::{Namespace, unique},
+    process::{PATIENCE, Process},
     program::{self, Finished},
 };
-
-/// How long an event may take on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A gate that is about to be started.
 #[derive(Debug)]
@@ -115,11 +105,7 @@ impl<'a> Gate<'a> {
 /// A gate that runs.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
-    lines: Receiver<String>,
-    events: Vec<Value>,
-    read: usize,
-    errors: Arc<Mutex<String>>,
+    process: Process,
     pins: PathBuf,
     /// Holds the configuration.
     _folder: TempDir,
@@ -128,46 +114,13 @@ pub struct Daemon {
 impl Daemon {
     fn spawn(gate: Gate<'_>) -> Self {
         let mut command = gate.command();
-        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        let stdout = child.stdout.take().expect("it was piped");
-        let mut stderr = child.stderr.take().expect("it was piped");
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let errors = Arc::new(Mutex::new(String::new()));
-        let kept = Arc::clone(&errors);
-        thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(length @ 1..) = stderr.read(&mut piece) {
-                kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&piece[..length]));
-            }
-        });
-        Self { child, lines, events: Vec::new(), read: 0, errors, pins: gate.pins, _folder: gate.folder }
+        command.arg("--json");
+        Self { process: Process::spawn(command), pins: gate.pins, _folder: gate.folder }
     }
 
     /// Waits for the next event of a kind that is as wanted, and returns it. Events before it are passed over.
     pub fn event(&mut self, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            while let Some(event) = self.events.get(self.read) {
-                self.read += 1;
-                if event["event"] == kind && is_wanted(event) {
-                    return event.clone();
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => self.note(&line),
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no event `{kind}` came in {PATIENCE:?}\n{}", self.said())
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("ended before an event `{kind}`\n{}", self.said())
-                }
-            }
-        }
+        self.process.event(kind, is_wanted)
     }
 
     /// Waits for the promotion of a source at a door.
@@ -177,13 +130,12 @@ impl Daemon {
 
     /// Waits until its diagnostics have a word in them, and returns them.
     pub fn diagnostics(&self, word: &str) -> String {
-        program::poll(&format!("a word about `{word}`"), PATIENCE, || {
-            Some(self.errors()).filter(|all| all.contains(word))
-        })
+        self.process.diagnostics(word)
     }
 
-    fn errors(&self) -> String {
-        self.errors.lock().expect("no holder panics").clone()
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Where its pins are.
@@ -193,14 +145,10 @@ impl Daemon {
 
     /// Stops it as Ctrl-C does, and returns its events; panics unless it ends well.
     pub fn stop(mut self) -> Vec<Value> {
-        self.interrupt();
-        let ended =
-            program::poll("the gate to end", PATIENCE, || self.child.try_wait().expect("our own child"));
-        while let Ok(line) = self.lines.recv() {
-            self.note(&line);
-        }
-        assert!(ended.success(), "{ended}\n{}", self.said());
-        std::mem::take(&mut self.events)
+        self.process.signal(Signal::SIGINT);
+        let ended = self.process.wait();
+        assert!(ended.success(), "{ended}\n{}", self.process.said());
+        self.process.take_events()
     }
 
     /// Panics if any source was promoted; stops the gate.
@@ -212,40 +160,19 @@ impl Daemon {
 
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    fn interrupt(&self) {
-        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
-        // It may have ended by itself; then there is nothing to interrupt.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-    }
-
-    fn note(&mut self, line: &str) {
-        let event = serde_json::from_str(line);
-        self.events
-            .push(event.unwrap_or_else(|error| panic!("not an event: {error}: {line}\n{}", self.said())));
-    }
-
-    fn said(&self) -> String {
-        let events: Vec<_> = self.events.iter().map(Value::to_string).collect();
-        format!("-- events --\n{}\n-- stderr --\n{}", events.join("\n"), self.errors())
+        self.process.is_running()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.interrupt();
+        self.process.signal(Signal::SIGINT);
         let deadline = Instant::now() + PATIENCE;
         while self.is_running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
         // A clean stop took them away already.
         let _ = fs::remove_dir_all(&self.pins);
-        if thread::panicking() {
-            eprintln!("{}", self.said());
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, ops::RangeInclusive};
 use knock_common::{
     abi::{Address, DoorRule, List, MAX_STEPS, PortDoors, Proto, Role, StepRule, is_mapped},
     decide::Tables,
+    door::door_id,
 };
 
 /// One second.
@@ -38,6 +39,7 @@ pub fn rule(sequence: &[StepRule]) -> DoorRule {
     let mut steps = [StepRule { proto: 0, ..tcp(0) }; MAX_STEPS];
     steps[..sequence.len()].copy_from_slice(sequence);
     DoorRule {
+        id: 0,
         step_timeout_ns: STEP_TIMEOUT,
         total_timeout_ns: TOTAL_TIMEOUT,
         open_for_ns: 30 * SECOND,
@@ -78,7 +80,7 @@ impl Prefix {
 /// A door: its rule, what it hides, and for whom and where.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// As the kernel judges it; [`Gate::new`] sets the flags.
+    /// As the kernel judges it; [`Gate::new`] sets the id and the flags.
     pub rule: DoorRule,
     /// What it hides.
     pub opens: Vec<Service>,
@@ -115,6 +117,10 @@ pub struct Gate {
     pub allow: Vec<Prefix>,
     /// Grants given.
     pub grants: Vec<Permit>,
+    /// Banned sources, each with the last instant of its ban.
+    pub bans: Vec<(Address, u64)>,
+    /// Whether they are asked for; [`Gate::new`] says so.
+    pub are_bans_in_use: bool,
     /// The host's ephemeral range.
     pub ephemeral: RangeInclusive<u16>,
     /// The time.
@@ -134,6 +140,8 @@ impl Gate {
             doors,
             allow: vec![],
             grants: vec![],
+            bans: vec![],
+            are_bans_in_use: true,
             ephemeral: 32_768..=60_999,
             now_ns: 0,
             sets: vec![PortDoors::default()],
@@ -141,6 +149,9 @@ impl Gate {
             judged,
         };
         let is_echo = |service: &&Service| service.0 == Proto::Icmp;
+        for (number, door) in (0_u8..).zip(&mut gate.doors) {
+            door.rule.id = door_id(&[number]);
+        }
         gate.flag_doors(public.iter().any(|service| is_echo(&service)));
         gate.give_roles();
         for (proto, ports) in public.iter().filter(|service| !is_echo(service)) {
@@ -228,9 +239,18 @@ impl Tables for Gate {
         self.ephemeral.contains(&port)
     }
 
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
-        let permit = self.grants.iter().find(|permit| permit.source == *source && permit.door == door)?;
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64> {
+        let is_for = |permit: &&Permit| self.doors[usize::from(permit.door)].rule.id == door_id;
+        let permit = self.grants.iter().filter(is_for).find(|permit| permit.source == *source)?;
         Some(permit.until_ns)
+    }
+
+    fn has_bans(&self) -> bool {
+        self.are_bans_in_use
+    }
+
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        self.bans.iter().find(|(banned, _)| banned == source).map(|(_, until_ns)| *until_ns)
     }
 
     fn now_ns(&self) -> u64 {

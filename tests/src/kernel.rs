@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, RingBuf},
+    maps::{Array, Map, MapData, ProgramArray, RingBuf},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use bytemuck::Pod;
 use knock_common::{
-    abi::{Address, Attempts, Grant, GrantKey, MAX_DOORS},
+    abi::{Address, Attempts, Grant, GrantKey, MAX_DOORS, PREVIOUS_SLOTS},
     counter::{COUNTERS, Counter},
     event::Event,
     names,
@@ -19,13 +19,20 @@ use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
-    wire::{AttemptMap, Counters, Grants, Wire},
+    wire::{AttemptMap, Bans, Counters, Grants, Wire, Words},
 };
+
+use crate::packet::{SYN, TCP, V4, tcp};
 
 /// Compiles a configuration as generation 1, with Linux's own ephemeral range.
 pub fn compile(config: &str) -> Generation {
     let (config, _) = Config::parse("test", config).unwrap_or_else(|error| panic!("{error}"));
     Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("few sets of doors")
+}
+
+/// Returns the frame of a SYN to a TCP port of the host, the same for each source and port.
+pub fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
+    V4 { source, ..V4::new(TCP) }.frame(&tcp(port, SYN))
 }
 
 /// The program, loaded and attached to nothing, and its maps.
@@ -47,20 +54,26 @@ pub struct Maps {
     pub later: AttemptMap<MapData>,
     /// Grants, live and expired.
     pub grants: Grants<MapData>,
+    /// Bans, in force and over.
+    pub bans: Bans<MapData>,
+    bans_in_use: Words<MapData>,
+    confirm: Words<MapData>,
+    previous: ProgramArray<MapData>,
 }
 
 impl Kernel {
     /// Loads the program for a generation, on the test clock.
     pub fn load(generation: &Generation) -> Self {
-        Self::load_with(generation, Options { test_clock: true, ..Options::default() })
+        Self::load_with(generation, &Options { test_clock: true, ..Options::default() })
     }
 
     /// Loads the program for a generation, on the real clock.
     pub fn load_live(generation: &Generation) -> Self {
-        Self::load_with(generation, Options::default())
+        Self::load_with(generation, &Options::default())
     }
 
-    fn load_with(generation: &Generation, options: Options) -> Self {
+    /// Loads the program for a generation, as the loader can be asked to.
+    pub fn load_with(generation: &Generation, options: &Options<'_>) -> Self {
         let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
         let maps = Maps {
@@ -71,6 +84,10 @@ impl Kernel {
             first: take(ebpf, names::FIRST_ATTEMPTS),
             later: take(ebpf, names::LATER_ATTEMPTS),
             grants: take(ebpf, names::GRANTS),
+            bans: take(ebpf, names::BANS),
+            bans_in_use: take(ebpf, names::BANS_IN_USE),
+            confirm: take(ebpf, names::CONFIRM),
+            previous: take(ebpf, names::PREVIOUS),
         };
         Self { gate, maps }
     }
@@ -78,6 +95,12 @@ impl Kernel {
     /// Runs one frame of 14 bytes or more.
     pub fn run(&mut self, frame: &[u8]) -> Action {
         run(self.parts().0, frame)
+    }
+
+    /// Says which program was on an interface before.
+    pub fn set_previous(&mut self, interface: u32, previous: &mut Self) {
+        let program = previous.parts().0.fd().expect("a loaded program");
+        self.maps.previous.set(interface % PREVIOUS_SLOTS, program, 0).expect("a program of the same kind");
     }
 
     /// Returns the program and the maps apart, for runs on several CPUs.
@@ -90,6 +113,16 @@ impl Maps {
     /// Sets the time.
     pub fn set_now_ns(&mut self, now_ns: u64) {
         self.clock.set(0, now_ns, 0).expect("the clock is an array");
+    }
+
+    /// Says whether the kernel is to ask for bans.
+    pub fn use_bans(&mut self, is_in_use: bool) {
+        self.bans_in_use.set(0, u64::from(is_in_use), 0).expect("the word is an array");
+    }
+
+    /// Writes the word that says whether the generation is confirmed, or until when it may be.
+    pub fn set_confirm(&mut self, word: u64) {
+        self.confirm.set(0, word, 0).expect("the word is an array");
     }
 
     /// Returns a counter, summed over the CPUs.

@@ -1,21 +1,30 @@
 //! What the tests share: the gate on single packets, network namespaces, the program under test, and the stock
 //! programs it is tried against.
 
+pub mod bpffs;
 pub mod client;
 pub mod corpus;
 pub mod daemon;
+pub mod flood;
 pub mod gate;
+pub mod instance;
 pub mod kernel;
+pub mod listener;
+pub mod machine;
 pub mod model;
 pub mod netns;
 pub mod packet;
 pub mod plain;
+pub mod process;
 pub mod program;
 pub mod random;
+pub mod reach;
 pub mod scene;
 pub mod service;
 pub mod shape;
 pub mod specimens;
 pub mod sshd;
+pub mod standing;
+pub mod storm;
 pub mod traffic;
 pub mod vlan;

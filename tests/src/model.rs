@@ -24,7 +24,7 @@ use crate::plain::Plain;
 /// A gate without a kernel.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The configuration, the grants and the time.
+    /// The configuration, the grants, the bans and the time.
     pub tables: Plain,
     /// Records of sources that got no further than a first step.
     pub first: HashMap<Address, Attempts>,
@@ -45,7 +45,13 @@ impl Model {
     #[must_use]
     pub fn new(generation: Generation, interface: u32) -> Self {
         Self {
-            tables: Plain { generation, grants: HashMap::new(), now_ns: 0 },
+            tables: Plain {
+                generation,
+                grants: HashMap::new(),
+                bans: HashMap::new(),
+                are_bans_in_use: false,
+                now_ns: 0,
+            },
             first: HashMap::new(),
             later: HashMap::new(),
             budgets: [0; MAX_DOORS + 1],
@@ -76,6 +82,9 @@ impl Model {
         let decision = decide::decide(&visit, &self.tables, &mut access);
         if access.is_expired && !access.is_granted {
             self.count(Counter::GrantExpired, 1);
+        }
+        if decision.is_banned {
+            self.count(Counter::KnockBanned, 1);
         }
         if let Some(knock) = visit.knock.filter(|_| decision.is_judged) {
             self.knock(&visit, knock);
@@ -159,16 +168,7 @@ impl Model {
     }
 
     fn publish(&mut self, change: &Change, source: &Address) {
-        let facts = [
-            (Counter::AttemptStarted, change.started),
-            (Counter::AttemptAdvanced, change.advanced),
-            (Counter::AttemptReset, change.reset),
-            (Counter::AttemptTimedOut, change.timed_out),
-            (Counter::AttemptDuplicate, change.duplicate),
-            (Counter::AttemptNoSlot, change.no_slot),
-            (Counter::Promoted, change.promoted),
-        ];
-        for (counter, doors) in facts {
+        for (counter, doors) in change.facts() {
             self.count(counter, doors.count_ones());
         }
         let steps = |door: u8| change.steps[usize::from(door)];
@@ -187,26 +187,25 @@ impl Model {
     }
 
     fn promote(&mut self, source: &Address, door: u8, step: u8) {
-        let Plain { generation, grants, now_ns } = &mut self.tables;
+        let Plain { generation, grants, now_ns, .. } = &mut self.tables;
         let since_ns = *now_ns;
-        let until_ns = since_ns.saturating_add(generation.doors[usize::from(door)].open_for_ns);
+        let rule = &generation.doors[usize::from(door)];
+        let until_ns = since_ns.saturating_add(rule.open_for_ns);
         let number = generation.settings.generation;
-        let key = GrantKey { source: *source, door: u32::from(door) };
+        let key = GrantKey { source: *source, door: rule.id };
         let fresh = Grant { until_ns, since_ns, via: Via::Sequence as u32, generation: number };
         let is_room = grants.len() < GRANTS_ENTRIES;
-        match grants.get_mut(&key) {
-            Some(grant) if grant.until_ns < since_ns => *grant = Grant { via: grant.via, ..fresh },
-            Some(grant) => {
-                *grant = Grant { until_ns, generation: number, ..*grant };
-                self.count(Counter::GrantRefreshed, 1);
-            }
-            None if is_room => drop(grants.insert(key, fresh)),
-            None => {
-                self.count(Counter::GrantTableFull, 1);
-                return self.emit(source, Kind::TableFull, door, step, 0);
-            }
+        let present = grants.get(&key).copied();
+        if present.is_none() && !is_room {
+            self.count(Counter::GrantTableFull, 1);
+            return self.emit(source, Kind::TableFull, door, step, 0);
         }
-        self.emit(source, Kind::Promoted, door, step, until_ns);
+        let grant = present.map_or(fresh, |present| present.renewed(&fresh).unwrap_or(present));
+        grants.insert(key, grant);
+        if present.is_some_and(|present| present.is_live(since_ns)) {
+            self.count(Counter::GrantRefreshed, 1);
+        }
+        self.emit(source, Kind::Promoted, door, step, grant.until_ns);
     }
 
     fn emit_capped(&mut self, source: &Address, kind: Kind, door: u8, step: u8) {
@@ -226,13 +225,14 @@ impl Model {
             time_ns: self.tables.now_ns,
             until_ns,
             source: *source,
+            door: self.tables.generation.doors[usize::from(door)].id,
             interface: self.interface,
             generation: self.tables.generation.settings.generation,
             kind: kind as u8,
             via,
-            door,
             step,
             _pad: 0,
+            _pad2: 0,
         });
     }
 

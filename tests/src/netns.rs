@@ -4,10 +4,14 @@
 //! `fd77:N::/64`: host 1 is the server, every other host is the client.
 
 use std::{
+    fs::File,
     net::IpAddr,
     process::{Command, id},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::{program, vlan::Trunk};
 
@@ -41,6 +45,16 @@ impl Namespace {
         format!("/run/netns/{}", self.name)
     }
 
+    /// Does something inside, on a thread of its own. Sockets made there stay inside.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let path = self.path();
+        let entered = move || {
+            enter(&path);
+            act()
+        };
+        thread::scope(|scope| scope.spawn(entered).join()).expect("what is done inside goes well")
+    }
+
     /// A program to be run inside. `ip netns exec` would hide the bpffs behind a fresh /sys; nsenter does not.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -61,6 +75,12 @@ impl Namespace {
         let program = words.next().expect("a command line has a program");
         program::run(self.command(program).args(words)).succeeded()
     }
+}
+
+/// Takes the calling thread, and no other, into a namespace, by its file.
+pub fn enter(path: &str) {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    setns(file, CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| panic!("cannot enter {path}: {error}"));
 }
 
 impl Drop for Namespace {
@@ -103,7 +123,7 @@ pub struct Network {
 impl Network {
     /// Makes both, joined by link 0, over which the client is host 2.
     pub fn new() -> Self {
-        let mut network = Self::without_links();
+        let network = Self::without_links();
         network.add_link(0, 1500);
         network
     }
@@ -114,7 +134,7 @@ impl Network {
     }
 
     /// Joins both by a link.
-    pub fn add_link(&mut self, link: u8, mtu: u32) {
+    pub fn add_link(&self, link: u8, mtu: u32) {
         let (server, client) = (format!("srv{link}"), format!("cli{link}"));
         self.add_pair(&server, &client, mtu);
         self.address(&server, &client, link);

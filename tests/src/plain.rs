@@ -1,20 +1,24 @@
-//! A compiled configuration and grants in plain collections, as decisions ask for them.
+//! A compiled configuration, grants and bans in plain collections, as decisions ask for them.
 
 use std::collections::HashMap;
 
 use knock_common::{
-    abi::{Address, DoorRule, Grant, GrantKey, List, PORTS, PortDoors, PrefixKey, Proto, Role},
+    abi::{Address, Ban, DoorRule, Grant, GrantKey, List, PORTS, PortDoors, PrefixKey, Proto, Role},
     decide::Tables,
 };
 use knock_user::generation::Generation;
 
-/// A generation, the grants and the time, as [`Tables`].
+/// A generation, the grants, the bans and the time, as [`Tables`].
 #[derive(Clone, Debug)]
 pub struct Plain {
     /// The configuration.
     pub generation: Generation,
     /// Grants, live and expired.
     pub grants: HashMap<GrantKey, Grant>,
+    /// Bans, in force and over.
+    pub bans: HashMap<Address, Ban>,
+    /// Whether they are asked for.
+    pub are_bans_in_use: bool,
     /// The time.
     pub now_ns: u64,
 }
@@ -57,8 +61,16 @@ impl Tables for Plain {
         (settings.ephemeral_first..=settings.ephemeral_last).contains(&port)
     }
 
-    fn grant_until_ns(&self, source: &Address, door: u8) -> Option<u64> {
-        self.grants.get(&GrantKey { source: *source, door: u32::from(door) }).map(|grant| grant.until_ns)
+    fn grant_until_ns(&self, source: &Address, door_id: u64) -> Option<u64> {
+        self.grants.get(&GrantKey { source: *source, door: door_id }).map(|grant| grant.until_ns)
+    }
+
+    fn has_bans(&self) -> bool {
+        self.are_bans_in_use
+    }
+
+    fn ban_until_ns(&self, source: &Address) -> Option<u64> {
+        self.bans.get(source).map(|ban| ban.until_ns)
     }
 
     fn now_ns(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Traffic that goes for the doors of a configuration: right knocks, wrong ones, copies, noise, and jumps in time.
 //!
-//! It looks at the model's attempts and grants to find the next right step and the edges of timeouts, so that long
+//! It looks at the model's attempts, grants and bans to find the next right step and the edges of timeouts, so that long
 //! sequences are completed and every `<=` is met on both sides.
 
 use knock_common::{
@@ -20,7 +20,7 @@ const MILLISECOND: u64 = 1_000_000;
 const REMEMBERED: usize = 48;
 
 /// Sources: v4 strangers, an allowed one, one outside every `from`; the same for v6.
-const SOURCES: [Address; 12] = [
+pub const SOURCES: [Address; 12] = [
     mapped([198, 51, 100, 1]),
     mapped([198, 51, 100, 2]),
     mapped([198, 51, 100, 3]),
@@ -261,6 +261,8 @@ impl Traffic {
             .collect();
         ends.sort_unstable();
         ends.truncate(3);
+        ends.extend(model.tables.bans.values().map(|ban| ban.until_ns));
+        ends.retain(|end| (now_ns..u64::MAX).contains(end));
         if let (Some(slot), Some(rule)) = (slot, rule) {
             ends.extend([slot.last_ns + rule.step_timeout_ns, slot.last_ns + rule.step_timeout_ns]);
             ends.push(slot.started_ns + rule.total_timeout_ns);

@@ -158,7 +158,7 @@ fn to_names_the_addresses_at_which_a_door_is() {
 
 /// A second link, over which the client is host 2 of link 0, too.
 fn two_links() -> Network {
-    let mut network = Network::new();
+    let network = Network::new();
     network.add_link(1, 1500);
     network.client.run("ip route replace 10.77.1.0/24 dev cli1 src 10.77.0.2");
     network

@@ -266,7 +266,7 @@ fn the_first_line_says_whether_one_is_protected() {
 
 #[test]
 fn jumbo_frames_attach_natively_and_the_door_works() {
-    let mut network = Network::without_links();
+    let network = Network::without_links();
     network.add_link(0, 9000);
     let mut scene = Scene::on(network, &guarded("", ""), &["--attach", "native"]);
     scene.assert_shut();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use knock_common::{
     abi::{Grant, GrantKey, mapped},
     counter::{self, Counter},
+    door::door_id,
     verdict::{Action, Mode, Verdict},
 };
 use knock_tests::{
@@ -56,7 +57,7 @@ impl Gates {
             (mapped(EXPIRED), NOW_NS - 1),
         ];
         for (source, until_ns) in ends {
-            let key = GrantKey { source, door: 0 };
+            let key = GrantKey { source, door: door_id(b"ssh") };
             let grant = Grant { until_ns, since_ns: NOW_NS - 40 * SECOND, via: 1, generation: 1 };
             kernel.maps.grants.insert(Wire(key), Wire(grant), 0).expect("room");
             model.tables.grants.insert(key, grant);

@@ -15,25 +15,28 @@ use std::{
 
 use configs::{CASES, Case};
 use knock_common::{
-    abi::{Address, Attempts},
+    abi::{Address, Attempts, Ban, Grant, GrantKey},
     counter::{self, COUNTERS, Counter},
-    event::Kind,
+    event::{Kind, Via},
 };
 use knock_tests::{
     kernel::Kernel,
     model::{Model, meaning},
     random::Random,
-    traffic::Traffic,
+    traffic::{SOURCES, Traffic},
 };
 use knock_user::wire::Wire;
 use nix::net::if_::if_nametoindex;
 
 /// Boot time at the first packet.
 const START_NS: u64 = 1_000_000_000_000;
+/// From the nanosecond before the packet: over, over now, and not over yet.
+const BAN_LENGTHS: [u64; 6] = [0, 1, 2, 50_000_000, 2_000_000_000, u64::MAX];
 /// Records of sources that damage made up; far below what would make an LRU map evict.
 const MOST_RECORDS: usize = 1000;
-/// Facts that one CPU and ample room cannot bring about.
-const OUT_OF_REACH: [Counter; 3] = [Counter::AttemptContended, Counter::GrantTableFull, Counter::EventLost];
+/// Facts that one program, on one CPU and with ample room, cannot bring about.
+const OUT_OF_REACH: [Counter; 4] =
+    [Counter::AttemptContended, Counter::GrantTableFull, Counter::EventLost, Counter::RolledBack];
 
 fn setting(name: &str, built_in: u64) -> u64 {
     env::var(name)
@@ -78,7 +81,7 @@ struct Pair {
     kernel: Kernel,
     traffic: Traffic,
     packet: u64,
-    opened: BTreeSet<u8>,
+    opened: BTreeSet<u64>,
 }
 
 impl Pair {
@@ -134,12 +137,52 @@ impl Pair {
                 self.forget(&source);
             }
         }
+        if self.traffic.random.once_in(200) {
+            self.rule_by_hand();
+        }
         if self.traffic.random.once_in(3000) {
             let first: BTreeMap<_, _> =
                 self.model.first.iter().map(|(source, record)| (*source, *record)).collect();
             let Some((source, record)) = first.first_key_value() else { return };
             self.model.later.insert(*source, *record);
             self.kernel.maps.later.insert(Wire(*source), Wire(*record), 0).expect("room");
+        }
+    }
+
+    /// What people do by hand: grants until revoked, bans that begin, are lifted, and are asked for or not.
+    fn rule_by_hand(&mut self) {
+        let random = &mut self.traffic.random;
+        let (tables, maps) = (&mut self.model.tables, &mut self.kernel.maps);
+        match random.below(5) {
+            0 | 1 => {
+                let (source, length) = (*random.pick(&SOURCES), *random.pick(&BAN_LENGTHS));
+                let since_ns = tables.now_ns - 1;
+                let ban = Ban { until_ns: since_ns.saturating_add(length), since_ns };
+                tables.bans.insert(source, ban);
+                maps.bans.insert(Wire(source), Wire(ban), 0).expect("room");
+            }
+            2 => {
+                for (source, _) in tables.bans.drain() {
+                    maps.bans.remove(&Wire(source)).expect("the ban that the model has");
+                }
+                for (key, _) in tables.grants.extract_if(|_, grant| grant.until_ns == u64::MAX) {
+                    maps.grants.remove(&Wire(key)).expect("the grant that the model has");
+                }
+            }
+            3 => {
+                let key = GrantKey {
+                    source: *random.pick(&SOURCES),
+                    door: random.pick(&tables.generation.doors).id,
+                };
+                let via = Via::Manual as u32;
+                let grant = Grant { until_ns: u64::MAX, since_ns: tables.now_ns, via, generation: 0 };
+                tables.grants.insert(key, grant);
+                maps.grants.insert(Wire(key), Wire(grant), 0).expect("room");
+            }
+            _ => {
+                tables.are_bans_in_use = !tables.are_bans_in_use;
+                maps.use_bans(tables.are_bans_in_use);
+            }
         }
     }
 

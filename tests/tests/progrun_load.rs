@@ -1,10 +1,12 @@
 //! The program loads on this kernel, in time, and its size is printed.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use aya::maps::MapInfo;
+use knock_common::names;
+use knock_tests::kernel::compile;
 use knock_user::{
-    config::Config,
-    generation::{DEFAULT_EPHEMERAL, Generation},
+    generation::Generation,
     loader::{Gate, Options},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -26,11 +28,11 @@ to = ["10.0.0.0/8"]
 
 #[test]
 fn the_program_loads_in_under_a_second() {
-    let (config, _) = Config::parse("test", CONFIG).expect("a good configuration");
-    let generation = Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("compiles");
-    for options in [Options::default(), Options { trace: true, ..Options::default() }] {
-        let mut gate = Gate::load(&generation, options).unwrap_or_else(|error| panic!("{error:?}"));
-        let took = (0..3).map(|_| time_of_load(&generation, options)).min().expect("three loads");
+    let generation = compile(CONFIG);
+    let with = |trace, confirm_by_ns| Options { trace, confirm_by_ns, ..Options::default() };
+    for options in [with(false, None), with(true, None), with(false, Some(1))] {
+        let mut gate = Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
+        let took = (0..3).map(|_| time_of_load(&generation, &options)).min().expect("three loads");
         let info = gate.program().expect("the program").info().expect("program info");
         let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
         println!(
@@ -45,8 +47,43 @@ fn the_program_loads_in_under_a_second() {
     }
 }
 
+/// The maps that user space may look for by way of the program.
+const FOUND: [&str; 15] = [
+    names::DOORS,
+    names::PORT_DOORS,
+    names::PREFIXES,
+    names::FIRST_ATTEMPTS,
+    names::LATER_ATTEMPTS,
+    names::GRANTS,
+    names::BANS,
+    names::BANS_IN_USE,
+    names::BUDGETS,
+    names::COUNTERS,
+    names::EVENTS,
+    names::TEST_CLOCK,
+    names::ABOUT,
+    names::CONFIRM,
+    names::PREVIOUS,
+];
+
+#[test]
+fn the_kernel_lists_every_map_for_the_program_also_those_that_a_generation_never_asks() {
+    for confirm_by_ns in [None, Some(1)] {
+        let options = Options { confirm_by_ns, ..Options::default() };
+        let mut gate = Gate::load(&compile(CONFIG), &options).unwrap_or_else(|error| panic!("{error:?}"));
+        let info = gate.program().expect("the program").info().expect("program info");
+        let ids = info.map_ids().expect("readable").expect("kernel 4.15 and later tells");
+        let maps = ids.into_iter().map(|id| MapInfo::from_id(id).expect("a map of the program"));
+        let listed: BTreeSet<String> =
+            maps.map(|map| map.name_as_str().expect("a name in ASCII").to_owned()).collect();
+
+        let missing: Vec<_> = FOUND.into_iter().filter(|name| !listed.contains(*name)).collect();
+        assert!(missing.is_empty(), "{missing:?} are not among {listed:?}");
+    }
+}
+
 /// Returns what a load costs this thread, kernel included: other tests share the machine, so the wall clock says little.
-fn time_of_load(generation: &Generation, options: Options) -> Duration {
+fn time_of_load(generation: &Generation, options: &Options<'_>) -> Duration {
     let started = cpu_time();
     let gate = Gate::load(generation, options);
     let took = cpu_time() - started;

@@ -3,13 +3,11 @@
 use knock_common::{
     abi::{FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, mapped},
     counter::Counter,
+    door::door_id,
     event::Kind,
     verdict::Action,
 };
-use knock_tests::{
-    kernel::{Kernel, compile},
-    packet::{SYN, TCP, V4, tcp},
-};
+use knock_tests::kernel::{Kernel, compile, syn};
 use knock_user::{generation::Generation, wire::Wire};
 
 const START_NS: u64 = 1_000_000_000_000;
@@ -31,10 +29,6 @@ fn kernel() -> Kernel {
     let mut kernel = Kernel::load(&generation);
     kernel.maps.set_now_ns(START_NS);
     kernel
-}
-
-fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
-    V4 { source, ..V4::new(TCP) }.frame(&tcp(port, SYN))
 }
 
 fn knock(kernel: &mut Kernel, source: [u8; 4], steps: &[u16]) {
@@ -82,7 +76,7 @@ fn a_full_table_of_grants_refuses_the_next_and_keeps_the_others() {
     let grant = Grant { until_ns, since_ns: START_NS, via: 1, generation: 1 };
     for number in 0..u32::try_from(GRANTS_ENTRIES).expect("32 bits") {
         let [_, b, c, d] = number.to_be_bytes();
-        let key = GrantKey { source: mapped([10 + b, c, d, 1]), door: 0 };
+        let key = GrantKey { source: mapped([10 + b, c, d, 1]), door: door_id(b"ssh") };
         kernel.maps.grants.insert(Wire(key), Wire(grant), 0).expect("room for all that the map promises");
     }
     let before = kernel.maps.all_grants();

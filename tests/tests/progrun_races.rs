@@ -13,6 +13,7 @@ use aya::programs::Xdp;
 use knock_common::{
     abi::{GrantKey, mapped},
     counter::Counter,
+    door::door_id,
     event::Kind,
 };
 use knock_tests::{
@@ -28,7 +29,7 @@ use nix::{
 
 const SOURCE: [u8; 4] = [198, 51, 100, 1];
 const STEPS: [u16; 4] = [7101, 9032, 1200, 5124];
-const KEY: GrantKey = GrantKey { source: mapped(SOURCE), door: 0 };
+const KEY: GrantKey = GrantKey { source: mapped(SOURCE), door: door_id(b"ssh") };
 /// Bounds of each race.
 const MOST_TIME: Duration = Duration::from_secs(20);
 const SEQUENCES: u32 = if cfg!(debug_assertions) { 20_000 } else { 300_000 };

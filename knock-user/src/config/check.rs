@@ -7,7 +7,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, show_duration};
+use super::{
+    Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, programs, show_duration,
+};
 
 /// Validates a configuration and tells what is doubtful about it; needs no root.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,19 +70,22 @@ fn report(
         Ok(read) => read,
         Err(error) => return refused(args, &file, &error, out, err),
     };
-    let taken = taken_steps(&config, listeners);
-    let count = warnings.len() + taken.len();
+    let doubts = [taken_steps(&config, listeners), programs::doubts(&config.hooks)].concat();
+    let count = warnings.len() + doubts.len();
     let good = !args.strict || count == 0;
     if args.json {
-        let warnings: Vec<Value> =
-            warnings.iter().map(Problem::to_json).chain(taken.iter().map(|text| note(&file, text))).collect();
+        let warnings: Vec<Value> = warnings
+            .iter()
+            .map(Problem::to_json)
+            .chain(doubts.iter().map(|text| note(&file, text)))
+            .collect();
         let doors: Vec<Value> = config.doors.iter().map(door_json).collect();
         let facts = json!({ "v": 1, "file": file, "ok": good, "mode": mode(&config), "doors": doors,
             "warnings": warnings, "errors": [] });
         writeln!(out, "{facts}")?;
     } else {
         summary(&config, out)?;
-        print_warnings(&file, &warnings, &taken, out)?;
+        print_warnings(&file, &warnings, &doubts, out)?;
         writeln!(out, "{}", verdict(&file, good, count))?;
     }
     Ok(if good { Outcome::Good } else { Outcome::Bad })
@@ -158,13 +163,13 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
 fn print_warnings(
     file: &str,
     warnings: &[Warning],
-    taken: &[String],
+    doubts: &[String],
     out: &mut impl Write,
 ) -> io::Result<()> {
     for warning in warnings {
         writeln!(out, "{}", warning.plain())?;
     }
-    for text in taken {
+    for text in doubts {
         writeln!(out, "{file}: warning: {text}")?;
     }
     Ok(())

@@ -3,20 +3,33 @@
 pub mod check;
 mod door;
 mod duration;
+mod hooks;
 pub mod init;
 mod lint;
 mod listeners;
+mod metrics;
 mod prefix;
 mod problem;
+mod programs;
 mod rules;
 mod secret;
 mod section;
 mod spelling;
+mod state;
 mod xdp;
 
-use std::{fmt, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -24,6 +37,7 @@ use toml::{
 
 pub use self::{
     duration::show_duration,
+    hooks::{Argv, Fact, Hooks},
     problem::{ConfigError, Problem, Warning},
     secret::bits,
 };
@@ -57,16 +71,32 @@ pub struct Config {
     pub public: Vec<Service>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
+    /// Programs that the daemon runs when something happens.
+    pub hooks: Hooks,
+    /// The loopback address at which metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The file, by its absolute path, that keeps grants and bans across a reboot; `None`: they end with it.
+    pub state: Option<PathBuf>,
 }
 
 /// What happens to packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Judges, counts and reports; drops nothing.
     #[default]
     Observe,
     /// Drops what is addressed to a hidden service, unless a grant lets it in.
     Guard,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Guard => "guard",
+        })
+    }
 }
 
 /// How a hidden service looks to a stranger.
@@ -127,6 +157,17 @@ pub enum ReadError {
     /// It was read, and is wrong.
     #[error(transparent)]
     Bad(#[from] ConfigError),
+}
+
+impl ReadError {
+    /// Returns what is wrong with the text, if that is it.
+    #[must_use]
+    pub const fn as_bad(&self) -> Option<&ConfigError> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Bad(bad) => Some(bad),
+        }
+    }
 }
 
 impl Config {
@@ -190,7 +231,12 @@ fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), Conf
     let doors = door::Draft::read_all(&root, &mut found);
     rules::judge(&xdp, &doors, &mut found);
     lint::judge(&xdp, &doors, &mut found);
-    let config = xdp.config(doors.into_iter().map(door::Draft::door).collect());
+    let config = Config {
+        hooks: hooks::read(&root, &mut found),
+        metrics: metrics::read(&root, &mut found),
+        state: state::read(&root, &mut found),
+        ..xdp.config(doors.into_iter().map(door::Draft::door).collect())
+    };
     found.verdict(config)
 }
 

@@ -138,8 +138,11 @@ impl<'t, 'd> Section<'t, 'd> {
             return None;
         };
         if items.is_empty() {
-            let required = matches!(key, "opens" | "knock");
-            let or_not = if required { "" } else { ", or leave the key out: an empty list never means all" };
+            let or_not = match key {
+                "opens" | "knock" => "",
+                "on_promote" | "on_expire" | "on_ban" => ", or leave the key out",
+                _ => ", or leave the key out: an empty list never means all",
+            };
             let message = format!("{}: `{key}` is [], an empty list", self.title);
             found.error(value.span(), message, format!("list {kind}{or_not}"));
             return None;

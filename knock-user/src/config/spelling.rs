@@ -16,7 +16,22 @@ pub(super) const DOOR_KEYS: &[&str] = &[
     "allow_weak",
 ];
 /// Keys outside any table.
-pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door"];
+pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door", "hooks", "metrics", "state"];
+/// Keys of the `[hooks]` table.
+pub(super) const HOOKS_KEYS: &[&str] = &["on_promote", "on_expire", "on_ban", "user", "timeout", "at_once"];
+/// Keys of the `[metrics]` table.
+pub(super) const METRICS_KEYS: &[&str] = &["listen"];
+/// Keys of the `[state]` table.
+pub(super) const STATE_KEYS: &[&str] = &["file"];
+
+/// Each table with its keys.
+const TABLES: [(&str, &[&str]); 5] = [
+    ("[xdp]", XDP_KEYS),
+    ("a [[door]]", DOOR_KEYS),
+    ("[hooks]", HOOKS_KEYS),
+    ("[metrics]", METRICS_KEYS),
+    ("[state]", STATE_KEYS),
+];
 
 /// Farther than this a suggestion is a guess.
 const NEAR: usize = 2;
@@ -27,9 +42,6 @@ pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
         "rotate" => Some("rotating sequences come later: give the door a fixed sequence with `knock`"),
         "spa" => Some("single packet authorization comes later: give the door a sequence with `knock`"),
         "key" => Some("keys belong to single packet authorization, which comes later: use `knock` in a door"),
-        "hooks" => Some("hooks come later: follow `xdp-knock events --json` and act on its lines"),
-        "metrics" => Some("the metrics listener comes later: read `xdp-knock status --json`"),
-        "state" => Some("table sizes are fixed for now: leave the table out"),
         "sessions" => Some(
             "in this version a session ends with its grant: leave the key out and choose `open_for` long enough",
         ),
@@ -43,13 +55,10 @@ pub(super) fn advice(key: &str, known: &[&str]) -> String {
     if let Some(near) = nearest(key, known) {
         return format!("did you mean `{near}`? {all}");
     }
-    if XDP_KEYS.contains(&key) {
-        return format!("`{key}` belongs in [xdp]; {all}");
+    match TABLES.iter().find(|(_, keys)| keys.contains(&key)) {
+        Some((table, _)) => format!("`{key}` belongs in {table}; {all}"),
+        None => all,
     }
-    if DOOR_KEYS.contains(&key) {
-        return format!("`{key}` belongs in a [[door]]; {all}");
-    }
-    all
 }
 
 /// The nearest of `known`, when it is near enough to be meant.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, Door, HideAs, Mode,
+    Config, Door, HideAs, Hooks, Mode,
     problem::Findings,
     section::Section,
     spelling::{self, XDP_KEYS},
@@ -52,6 +52,9 @@ impl Draft {
             allow: self.allow.into_iter().map(Spanned::into_inner).collect(),
             public: self.public.into_iter().map(Spanned::into_inner).collect(),
             doors,
+            hooks: Hooks::default(),
+            metrics: None,
+            state: None,
         }
     }
 }

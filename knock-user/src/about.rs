@@ -1,0 +1,269 @@
+//! What a generation says of itself, kept in the kernel beside its program: so that every verb can read it, whoever
+//! loaded it and whether or not that process still lives.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use knock_common::abi::{ABI_VERSION, ABOUT_CHUNK, DoorRule};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attach::Wish,
+    config::{Config, Door, Mode},
+    generation::Generation,
+};
+
+/// One generation's description of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// `ABI_VERSION` of the program that wrote it.
+    pub abi: u32,
+    /// Its number.
+    pub generation: u32,
+    /// What becomes of packets.
+    pub mode: Mode,
+    /// The file it was read from, as an absolute path; `None` for the built-in example.
+    pub config: Option<PathBuf>,
+    /// Where grants and bans are kept across a reboot, if they are.
+    pub state: Option<PathBuf>,
+    /// When it was loaded.
+    pub loaded: Timestamp,
+    /// The interfaces it is meant for.
+    pub interfaces: Vec<String>,
+    /// What the command line said and the file does not.
+    pub overrides: Overrides,
+    /// Where the gate must be confirmed: the programs that were on the interfaces before, by their ids.
+    pub previous: Option<BTreeMap<String, u32>>,
+    /// Sources never judged.
+    pub allow: Vec<IpNet>,
+    /// Services open to everybody.
+    pub public: Vec<String>,
+    /// The doors by name.
+    pub doors: BTreeMap<String, AboutDoor>,
+    /// First and last port of the host's ephemeral range when it was loaded, which the kernel keeps to.
+    pub ephemeral: (u16, u16),
+}
+
+/// What the command line said; a reload keeps to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Interfaces instead of those of the file, if any.
+    pub interfaces: Vec<String>,
+    /// A mode instead of that of the file.
+    pub mode: Option<Mode>,
+    /// How to attach.
+    pub attach: Wish,
+    /// Interfaces that are not there yet are attached when they come.
+    pub wait: bool,
+    /// Sources allowed beside those of the file, as by `--allow-me`.
+    pub allow: Vec<IpNet>,
+}
+
+impl Overrides {
+    /// Puts what the command line said over a configuration.
+    pub fn apply(&self, config: &mut Config) {
+        if !self.interfaces.is_empty() {
+            config.interfaces.clone_from(&self.interfaces);
+        }
+        if let Some(mode) = self.mode {
+            config.mode = mode;
+        }
+        let more = self.allow.iter().filter(|net| !config.allow.contains(net)).copied().collect::<Vec<_>>();
+        config.allow.extend(more);
+    }
+}
+
+/// A door as its generation describes it. The sequence is a secret and is left out but for what tells two apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AboutDoor {
+    /// What grants and events call it.
+    pub id: u64,
+    /// What attempts call it: its place in the configuration.
+    pub number: u8,
+    /// What it hides and opens.
+    pub opens: Vec<String>,
+    /// Steps of its sequence.
+    pub steps: usize,
+    /// Whether a UDP step lies in the host's ephemeral range, so that replies to the host's own traffic may spoil attempts.
+    pub has_ephemeral_step: bool,
+    /// Tells this sequence from another one. Root alone can read it, and root can read the sequence itself.
+    pub sequence: u64,
+    /// Longest time between two steps.
+    pub step_timeout_ms: u64,
+    /// Longest time from the first step to the last.
+    pub total_timeout_ms: u64,
+    /// How long a promotion grants.
+    pub open_for_ms: u64,
+    /// Sources that may use it; empty for any.
+    pub from: Vec<IpNet>,
+    /// Destinations it exists for; empty for any.
+    pub to: Vec<IpNet>,
+    /// New attempts a second.
+    pub new_attempts_per_s: u32,
+}
+
+impl About {
+    /// Describes a configuration compiled into a generation.
+    #[must_use]
+    pub fn of(
+        config: &Config,
+        generation: &Generation,
+        file: Option<PathBuf>,
+        overrides: &Overrides,
+        loaded: Timestamp,
+    ) -> Self {
+        Self {
+            abi: ABI_VERSION,
+            generation: generation.settings.generation,
+            mode: config.mode,
+            config: file,
+            state: config.state.clone(),
+            loaded,
+            interfaces: config.interfaces.clone(),
+            overrides: overrides.clone(),
+            previous: None,
+            allow: config.allow.clone(),
+            public: config.public.iter().map(ToString::to_string).collect(),
+            doors: config
+                .doors
+                .iter()
+                .zip(&generation.doors)
+                .zip(0..)
+                .map(|((door, rule), number)| (door.name.clone(), about_door(door, rule, number)))
+                .collect(),
+            ephemeral: (generation.settings.ephemeral_first, generation.settings.ephemeral_last),
+        }
+    }
+
+    /// Returns the name of the door with this id.
+    #[must_use]
+    pub fn door_name(&self, id: u64) -> Option<&str> {
+        self.doors.iter().find(|(_, door)| door.id == id).map(|(name, _)| name.as_str())
+    }
+
+    /// Returns the description as the chunks of the kernel's map, padded with zeros.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn chunks(&self) -> Result<Vec<[u8; ABOUT_CHUNK]>> {
+        let text = serde_json::to_vec(self).context("describing the generation")?;
+        let chunk = |piece: &[u8]| {
+            let mut chunk = [0; ABOUT_CHUNK];
+            chunk[..piece.len()].copy_from_slice(piece);
+            chunk
+        };
+        Ok(text.chunks(ABOUT_CHUNK).map(chunk).collect())
+    }
+
+    /// Reads the description from the bytes of the kernel's map.
+    ///
+    /// # Errors
+    /// When it is not one, or of a program with another layout.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        let about: Self = serde_json::from_slice(bytes.get(..end).unwrap_or_default())
+            .context("the generation's description of itself cannot be read")?;
+        ensure!(
+            about.abi == ABI_VERSION,
+            "the gate was loaded by an xdp-knock with layout {}, this one has layout {ABI_VERSION}",
+            about.abi
+        );
+        Ok(about)
+    }
+}
+
+fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
+    let milliseconds =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let sequence: Vec<String> = door.knock.iter().map(ToString::to_string).collect();
+    AboutDoor {
+        id: rule.id,
+        number,
+        has_ephemeral_step: rule.has(DoorRule::UDP_EPHEMERAL),
+        opens: door.opens.iter().map(ToString::to_string).collect(),
+        steps: door.knock.len(),
+        sequence: knock_common::door::door_id(sequence.join(" ").as_bytes()),
+        step_timeout_ms: milliseconds(door.step_timeout),
+        total_timeout_ms: milliseconds(door.total_timeout),
+        open_for_ms: milliseconds(door.open_for),
+        from: door.from.clone(),
+        to: door.to.clone(),
+        new_attempts_per_s: door.new_attempts_per_s,
+    }
+}
+
+/// What a reload changed, in words that hold no secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// One line a change; empty when nothing changed.
+    pub changes: Vec<String>,
+}
+
+impl Diff {
+    /// Compares two generations.
+    #[must_use]
+    pub fn between(old: &About, new: &About) -> Self {
+        let mut changes = Vec::new();
+        if old.mode != new.mode {
+            changes.push(format!("mode {} -> {}", old.mode, new.mode));
+        }
+        sets(&mut changes, "interface", &old.interfaces, &new.interfaces);
+        sets(&mut changes, "allow", &old.allow, &new.allow);
+        sets(&mut changes, "public", &old.public, &new.public);
+        for (name, door) in &new.doors {
+            match old.doors.get(name) {
+                None => changes.push(format!("+ door {name}: {}", door.opens.join(" "))),
+                Some(before) => changed_door(&mut changes, name, before, door),
+            }
+        }
+        for (name, door) in &old.doors {
+            if !new.doors.contains_key(name) {
+                changes.push(format!("- door {name}: {}", door.opens.join(" ")));
+            }
+        }
+        Self { changes }
+    }
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changes.is_empty() {
+            return f.write_str("nothing changed");
+        }
+        f.write_str(&self.changes.join("\n"))
+    }
+}
+
+fn sets<T: PartialEq + fmt::Display>(changes: &mut Vec<String>, what: &str, old: &[T], new: &[T]) {
+    changes.extend(new.iter().filter(|one| !old.contains(one)).map(|one| format!("+ {what} {one}")));
+    changes.extend(old.iter().filter(|one| !new.contains(one)).map(|one| format!("- {what} {one}")));
+}
+
+fn changed_door(changes: &mut Vec<String>, name: &str, old: &AboutDoor, new: &AboutDoor) {
+    let mut facts = Vec::new();
+    sets(&mut facts, "opens", &old.opens, &new.opens);
+    sets(&mut facts, "from", &old.from, &new.from);
+    sets(&mut facts, "to", &old.to, &new.to);
+    if (old.sequence, old.steps) != (new.sequence, new.steps) {
+        facts.push("another sequence".to_owned());
+    }
+    let numbers = [
+        ("step_timeout", old.step_timeout_ms, new.step_timeout_ms),
+        ("total_timeout", old.total_timeout_ms, new.total_timeout_ms),
+        ("open_for", old.open_for_ms, new.open_for_ms),
+    ];
+    for (what, old_ms, new_ms) in numbers {
+        if old_ms != new_ms {
+            let show = |ms| humantime::format_duration(std::time::Duration::from_millis(ms)).to_string();
+            facts.push(format!("{what} {} -> {}", show(old_ms), show(new_ms)));
+        }
+    }
+    if old.new_attempts_per_s != new.new_attempts_per_s {
+        facts.push(format!("new_attempts_per_s {} -> {}", old.new_attempts_per_s, new.new_attempts_per_s));
+    }
+    if !facts.is_empty() {
+        changes.push(format!("~ door {name}: {}", facts.join(", ")));
+    }
+}

@@ -1,0 +1,135 @@
+//! Grants and bans kept across a reboot: the daemon writes them to their file soon after they change.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use tokio::task::JoinHandle;
+
+use super::{Daemon, Service};
+use crate::{
+    events::Name,
+    install::warn_of,
+    state_file::{Restored, Saved},
+};
+
+/// The file is not written more often than this.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a file that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Taking down full tables takes a while; so much of the time, at most, is spent on it: one part in this many.
+const SHARE: u32 = 50;
+
+/// What is still to be written.
+#[derive(Debug, Default)]
+pub struct Saving {
+    has_changed: bool,
+    not_before: Option<Instant>,
+    /// The write under way: a disk that is slow holds up nothing else.
+    writing: Option<JoinHandle<Result<()>>>,
+    complaint: Option<String>,
+}
+
+impl Saving {
+    /// Notes that something happened.
+    pub fn note(&mut self, event: Name) {
+        match event {
+            Name::Promoted | Name::Expired | Name::Revoked | Name::Banned | Name::Unbanned => {
+                self.has_changed = true;
+            }
+            Name::Attached
+            | Name::Detached
+            | Name::Reloaded
+            | Name::Step
+            | Name::Reset
+            | Name::TableFull
+            | Name::Lost => {}
+        }
+    }
+
+    /// Says once what keeps the file from being written, and tries again later.
+    fn complain(&mut self, outcome: Result<()>) {
+        let complaint = outcome.err().map(|error| format!("{error:#}"));
+        if let Some(words) = complaint.as_ref().filter(|words| self.complaint.as_ref() != Some(*words)) {
+            say!("xdp-knock: WARNING: {words}");
+        }
+        self.has_changed |= complaint.is_some();
+        self.complaint = complaint;
+    }
+}
+
+impl Daemon {
+    /// Writes the file if something changed. Must be called inside the runtime.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub(super) fn save(&mut self) -> Result<()> {
+        if let Some(writing) = &mut self.saving.writing {
+            if !writing.is_finished() {
+                return Ok(());
+            }
+            if let Some(Ok(outcome)) =
+                self.saving.writing.take().and_then(futures_util::FutureExt::now_or_never)
+            {
+                self.saving.complain(outcome);
+            }
+        }
+        let started = Instant::now();
+        let Some(path) = self.service.installed.about.state.clone() else { return Ok(()) };
+        if !self.restore_again(&path) {
+            return Ok(());
+        }
+        if !self.saving.has_changed || self.saving.not_before.is_some_and(|at| started < at) {
+            return Ok(());
+        }
+        let saved = Saved::of(&self.state, &self.door_names, Timestamp::now())?;
+        self.saving.has_changed = false;
+        self.saving.not_before = Some(started + PAUSE.max(started.elapsed() * SHARE));
+        self.saving.writing = Some(tokio::task::spawn_blocking(move || saved.write(&path)));
+        Ok(())
+    }
+
+    /// Tries again to read a file that could not be read at the start: a clock that was wrong then may be right by now.
+    /// Returns whether it has been dealt with.
+    fn restore_again(&mut self, path: &Path) -> bool {
+        let now = Instant::now();
+        if self.service.is_restored || self.saving.not_before.is_some_and(|at| now < at) {
+            return self.service.is_restored;
+        }
+        self.saving.not_before = Some(now + RETRY);
+        let wall = Timestamp::now();
+        let restored = Saved::read(path, wall).and_then(|saved| match saved {
+            Some(saved) => {
+                let Service { held, installed, .. } = &self.service;
+                saved.restore(&held.pins, &mut self.state, &installed.about, wall)
+            }
+            None => Ok(Restored::default()),
+        });
+        if let Ok(Restored { grants, bans }) = restored {
+            say!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            self.service.is_restored = true;
+        }
+        self.service.is_restored
+    }
+
+    /// Writes the file at the end.
+    pub(super) fn save_now(&mut self) {
+        let Some(path) = self.service.installed.about.state.clone() else { return };
+        if !self.service.is_restored {
+            return;
+        }
+        let saved = Saved::of(&self.state, &self.door_names, Timestamp::now());
+        warn_of(saved.and_then(|saved| saved.write(&path)));
+    }
+
+    /// Empties the file: grants and bans go with a gate that is taken off by `detach`.
+    pub(super) fn forget_saved(&self) {
+        let Some(path) = &self.service.installed.about.state else { return };
+        warn_of(Saved::nothing(Timestamp::now()).write(path));
+    }
+}

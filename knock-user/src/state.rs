@@ -1,0 +1,192 @@
+//! The maps that every generation and interface shares, opened by their pins: grants, bans, attempts, counters, events.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, Map, MapData, MapInfo, MapType, RingBuf};
+use knock_common::{
+    abi::{Address, Attempts, Ban, EVENTS_BYTES, Grant, GrantKey, LEDGER_WORDS, Ledger},
+    counter::{self, COUNTERS, Counter},
+    names,
+};
+
+use crate::{
+    pins::{self, Pins},
+    table::Table,
+    wire::Counters,
+};
+
+/// What a pinned map must be for this program to use it.
+struct Shape {
+    name: &'static str,
+    kind: MapType,
+    key_bytes: usize,
+    value_bytes: usize,
+    /// Checked where the program relies on it.
+    entries: Option<usize>,
+}
+
+const fn shape(name: &'static str, kind: MapType, key_bytes: usize, value_bytes: usize) -> Shape {
+    Shape { name, kind, key_bytes, value_bytes, entries: None }
+}
+
+const SHAPES: [Shape; 8] = [
+    shape(names::FIRST_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
+    shape(names::LATER_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
+    shape(names::GRANTS, MapType::Hash, size_of::<GrantKey>(), size_of::<Grant>()),
+    shape(names::BANS, MapType::Hash, size_of::<Address>(), size_of::<Ban>()),
+    Shape { entries: Some(1), ..shape(names::BANS_IN_USE, MapType::Array, 4, 8) },
+    Shape { entries: Some(COUNTERS), ..shape(names::COUNTERS, MapType::PerCpuArray, 4, 8) },
+    Shape { entries: Some(LEDGER_WORDS), ..shape(names::LEDGER, MapType::Array, 4, 8) },
+    Shape { entries: Some(EVENTS_BYTES), ..shape(names::EVENTS, MapType::RingBuf, 0, 0) },
+];
+
+/// Names of the maps of the state.
+pub fn maps() -> impl Iterator<Item = &'static str> {
+    SHAPES.iter().map(|shape| shape.name)
+}
+
+/// A pin of the state is not the map that this program knows.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the pin {path} is not the map this xdp-knock knows: {reason}. Nothing was changed. Go on without its grants (--discard-state), or take the gate off: `xdp-knock detach --force`"
+)]
+pub struct WrongShape {
+    path: String,
+    reason: String,
+}
+
+/// Checks every pin of the state that is there.
+///
+/// # Errors
+/// When one is no map, or a map of another shape.
+pub fn check(pins: &Pins) -> Result<()> {
+    let known: Vec<_> = maps().collect();
+    for path in pins::entries(&pins.state())? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let wrong = |reason| WrongShape { path: path.display().to_string(), reason };
+        let Some(shape) = known.iter().position(|one| *one == name).and_then(|at| SHAPES.get(at)) else {
+            return Err(wrong("it has no such map".to_owned()).into());
+        };
+        match_shape(shape, &path).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+fn match_shape(shape: &Shape, path: &Path) -> Result<(), String> {
+    let info = MapInfo::from_pin(path).map_err(|error| format!("it cannot be opened as a map ({error})"))?;
+    let kind = info.map_type().map_err(|error| error.to_string())?;
+    let differs = |what: &str, is: usize, ought: usize| Err(format!("its {what} is {is}, not {ought}"));
+    if kind != shape.kind {
+        return Err(format!("it is of kind {kind:?}, not {:?}", shape.kind));
+    }
+    if info.key_size() as usize != shape.key_bytes {
+        return differs("key size", info.key_size() as usize, shape.key_bytes);
+    }
+    if info.value_size() as usize != shape.value_bytes {
+        return differs("value size", info.value_size() as usize, shape.value_bytes);
+    }
+    match shape.entries {
+        Some(entries) if info.max_entries() as usize != entries => {
+            differs("number of entries", info.max_entries() as usize, entries)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The state, opened.
+pub struct State {
+    /// Who may pass which door.
+    pub grants: Table<GrantKey, Grant>,
+    /// Who is judged as if no door existed.
+    pub bans: Table<Address, Ban>,
+    /// Whether the kernel need ask for bans at all: one word.
+    pub bans_in_use: Array<MapData, u64>,
+    /// Sources that got no further than a first step.
+    pub first_attempts: Table<Address, Attempts>,
+    /// Sources that got further.
+    pub later_attempts: Table<Address, Attempts>,
+    ledger: Array<MapData, u64>,
+    counters: Counters<MapData>,
+}
+
+impl State {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    /// When one is missing or of another shape.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        check(pins)?;
+        let at = |name| pins.state().join(name);
+        Ok(Self {
+            grants: Table::open(&at(names::GRANTS))?,
+            bans: Table::open(&at(names::BANS))?,
+            bans_in_use: open(pins, names::BANS_IN_USE)?,
+            first_attempts: Table::open(&at(names::FIRST_ATTEMPTS))?,
+            later_attempts: Table::open(&at(names::LATER_ATTEMPTS))?,
+            ledger: open(pins, names::LEDGER)?,
+            counters: open(pins, names::COUNTERS)?,
+        })
+    }
+
+    /// Returns a word of the ledger.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn noted(&self, word: Ledger) -> Result<u64> {
+        self.ledger.get(&(word as u32), 0).context("reading the ledger")
+    }
+
+    /// Writes a word of the ledger.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn note(&mut self, word: Ledger, value: u64) -> Result<()> {
+        self.ledger.set(word as u32, value, 0).context("writing the ledger")
+    }
+
+    /// Returns the sum of a counter over all CPUs.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn count(&self, counter: Counter) -> Result<u64> {
+        let values = self.counters.get(&(counter as u32), 0).context("reading a counter")?;
+        Ok(values.iter().sum())
+    }
+
+    /// Returns all counters by name.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counts(&self) -> Result<Vec<(&'static str, u64)>> {
+        counter::ALL.iter().map(|(counter, name, _)| Ok((*name, self.count(*counter)?))).collect()
+    }
+}
+
+/// Opens the event ring, which has room for one reader.
+///
+/// # Errors
+/// When it is not pinned, or of another shape.
+pub fn events(pins: &Pins) -> Result<RingBuf<MapData>> {
+    check(pins)?;
+    open(pins, names::EVENTS)
+}
+
+/// Opens the ledger alone.
+///
+/// # Errors
+/// When it is not pinned, or of another shape.
+pub fn ledger(pins: &Pins) -> Result<Array<MapData, u64>> {
+    check(pins)?;
+    open(pins, names::LEDGER)
+}
+
+fn open<M: TryFrom<Map>>(pins: &Pins, name: &'static str) -> Result<M>
+where
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let path = pins.state().join(name);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening the pin {}", path.display()))?;
+    let map = Map::from_map_data(data).with_context(|| format!("reading the pin {}", path.display()))?;
+    M::try_from(map).with_context(|| format!("the pin {} is a map of another kind", path.display()))
+}

@@ -1,0 +1,301 @@
+//! Grants and bans on disk, so that a reboot does not shut out who had knocked. Times are wall-clock times here, since the
+//! kernel's clock begins anew with the machine.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{ErrorKind, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use knock_common::{
+    abi::{Ban, Grant, GrantKey},
+    event::Via,
+};
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    about::About,
+    bans::Bans,
+    clock,
+    generation::{address, key_of},
+    pins::Pins,
+    state::State,
+};
+
+/// Version of the file; another one is not read.
+const VERSION: u32 = 1;
+/// A larger file is not one of ours: the tables hold 65,536 entries each.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// What is kept across a reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    v: u32,
+    saved: Timestamp,
+    grants: Vec<SavedGrant>,
+    bans: Vec<SavedBan>,
+}
+
+/// A grant, by the name of its door.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedGrant {
+    source: IpAddr,
+    door: String,
+    via: String,
+    since: Timestamp,
+    /// `null` until it is revoked.
+    expires: Option<Timestamp>,
+}
+
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedBan {
+    source: IpAddr,
+    since: Timestamp,
+    /// `null` until it is lifted.
+    expires: Option<Timestamp>,
+}
+
+/// How much was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Grants.
+    pub grants: usize,
+    /// Bans.
+    pub bans: usize,
+}
+
+/// An end on the kernel's clock; `None` on disk is "for ever" there.
+fn until_ns(expires: Option<Timestamp>) -> u64 {
+    expires.map_or(u64::MAX, clock::instant_ns)
+}
+
+impl Saved {
+    /// Returns what is kept of a gate that was taken off: nothing.
+    #[must_use]
+    pub const fn nothing(now: Timestamp) -> Self {
+        Self { v: VERSION, saved: now, grants: Vec::new(), bans: Vec::new() }
+    }
+
+    /// Takes down the live grants and bans.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub fn of(state: &State, door_names: &BTreeMap<u64, String>, now: Timestamp) -> Result<Self> {
+        let now_ns = clock::now_ns();
+        let mut grants = Vec::new();
+        for (key, grant) in state.grants.entries()? {
+            let (Some(door), Some(via)) = (door_names.get(&key.door), via_of(&grant)) else { continue };
+            if grant.until_ns >= now_ns {
+                grants.push(SavedGrant {
+                    source: address(&key.source),
+                    door: door.clone(),
+                    via: via.name().to_owned(),
+                    since: clock::wall(grant.since_ns),
+                    expires: clock::wall_end(grant.until_ns),
+                });
+            }
+        }
+        let live = |(source, ban): (_, Ban)| {
+            (ban.until_ns >= now_ns).then(|| SavedBan {
+                source: address(&source),
+                since: clock::wall(ban.since_ns),
+                expires: clock::wall_end(ban.until_ns),
+            })
+        };
+        let bans = state.bans.entries()?.into_iter().filter_map(live).collect();
+        Ok(Self { v: VERSION, saved: now, grants, bans })
+    }
+
+    /// Gives the grants that still hold, of doors that still are, and the bans.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be written.
+    pub fn restore(&self, pins: &Pins, state: &mut State, about: &About, now: Timestamp) -> Result<Restored> {
+        let holds = |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
+        let mut restored = Restored::default();
+        for grant in self.grants.iter().filter(|grant| holds(grant.expires)) {
+            let (Some(door), Some(via)) = (about.doors.get(&grant.door), via_named(&grant.via)) else {
+                continue;
+            };
+            let key = GrantKey { source: key_of(grant.source), door: door.id };
+            let value = Grant {
+                until_ns: until_ns(grant.expires),
+                since_ns: clock::instant_ns(grant.since),
+                via: via as u32,
+                generation: about.generation,
+            };
+            // A grant that was given since then stays.
+            restored.grants += usize::from(state.grants.put_if_absent(&key, &value)?);
+        }
+        let mut bans = Bans::hold(pins, state)?;
+        for ban in self.bans.iter().filter(|ban| holds(ban.expires)) {
+            let value = Ban { until_ns: until_ns(ban.expires), since_ns: clock::instant_ns(ban.since) };
+            bans.put(&key_of(ban.source), &value)?;
+            restored.bans += 1;
+        }
+        Ok(restored)
+    }
+
+    /// Writes the file: whoever reads it finds the old one or the new one, whole, whatever happens meanwhile.
+    ///
+    /// # Errors
+    /// When the disk is full or the folder is not there; the old file stays.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let context = || format!("writing the state file {}: the one before stays", path.display());
+        let folder = path.parent().context("a state file lies in a folder")?;
+        fs::create_dir_all(folder).with_context(context)?;
+        // Beside its place, since a rename does not cross file systems; its mode is 0600.
+        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
+        let text = serde_json::to_vec_pretty(self).context("writing the state as JSON")?;
+        file.write_all(&text).with_context(context)?;
+        file.as_file().sync_all().with_context(context)?;
+        file.persist(path).map_err(|error| error.error).with_context(context)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).with_context(context)
+    }
+
+    /// Reads the file; `None` where there is none.
+    ///
+    /// # Errors
+    /// When others could have written it, it is not one of ours, or the clock says that it is from the future.
+    pub fn read(path: &Path, now: Timestamp) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("opening the state file {}", path.display()))?,
+        };
+        let facts = file.metadata().with_context(|| format!("looking at {}", path.display()))?;
+        let is_ours = facts.uid() == 0 || facts.uid() == geteuid().as_raw();
+        if !is_ours || facts.mode() & 0o022 != 0 {
+            bail!(
+                "the state file {} may be written by others (owner {}, mode {:04o}): nothing is restored from it; run chown root and chmod 600 on it, or remove it",
+                path.display(),
+                facts.uid(),
+                facts.mode() & 0o7777
+            );
+        }
+        let mut text = Vec::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut text)
+            .with_context(|| format!("reading {}", path.display()))?;
+        ensure!(text.len() as u64 <= MAX_BYTES, "the state file {} is larger than 32 MiB", path.display());
+        let saved: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("the state file {} is damaged: remove it", path.display()))?;
+        ensure!(
+            saved.v == VERSION,
+            "the state file {} is of version {}, not {VERSION}",
+            path.display(),
+            saved.v
+        );
+        ensure!(
+            saved.saved <= now,
+            "the state file {} is of {}, and the clock says {now}: nothing is restored until the clock is right",
+            path.display(),
+            saved.saved
+        );
+        Ok(Some(saved))
+    }
+}
+
+/// Gives back what the file of a generation holds, to a state that holds nothing yet: the machine has started anew.
+///
+/// # Errors
+/// When the file is not to be trusted, or the kernel's maps refuse; the gate is in force without it.
+pub fn restore_fresh(pins: &Pins, about: &About) -> Result<Restored> {
+    let Some(path) = &about.state else { return Ok(Restored::default()) };
+    let mut state = State::open(pins)?;
+    if !state.grants.entries()?.is_empty() || !state.bans.entries()?.is_empty() {
+        return Ok(Restored::default());
+    }
+    let now = Timestamp::now();
+    match Saved::read(path, now)? {
+        Some(saved) => saved.restore(pins, &mut state, about, now),
+        None => Ok(Restored::default()),
+    }
+}
+
+fn via_of(grant: &Grant) -> Option<Via> {
+    Via::from_number(u8::try_from(grant.via).ok()?)
+}
+
+fn via_named(name: &str) -> Option<Via> {
+    (0..=u8::MAX).filter_map(Via::from_number).find(|via| via.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn saved() -> Saved {
+        let (since, expires) = (at("2026-01-02T03:00:00Z"), Some(at("2026-01-02T04:00:00Z")));
+        let source = "203.0.113.9".parse().expect("an address");
+        Saved {
+            v: VERSION,
+            saved: at("2026-01-02T03:04:05Z"),
+            grants: vec![SavedGrant {
+                source,
+                door: "ssh".to_owned(),
+                via: "sequence".to_owned(),
+                since,
+                expires,
+            }],
+            bans: vec![SavedBan { source, since, expires: None }],
+        }
+    }
+
+    fn refusal(path: &Path, now: &str) -> String {
+        format!("{:#}", Saved::read(path, at(now)).expect_err("it was to be refused"))
+    }
+
+    const LATER: &str = "2026-01-02T03:05:00Z";
+
+    #[test]
+    fn what_was_written_is_read_by_root_alone_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deep/grants.json");
+
+        saved().write(&path).expect("written");
+        saved().write(&path).expect("written again");
+
+        assert_eq!(Saved::read(&path, at(LATER)).expect("read"), Some(saved()));
+        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
+        let beside = fs::read_dir(path.parent().expect("a folder")).expect("readable").count();
+        assert_eq!(beside, 1);
+    }
+
+    #[test]
+    fn no_file_is_no_error() {
+        assert_eq!(Saved::read(Path::new("/no/such/file"), at(LATER)).expect("fine"), None);
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_or_that_is_damaged_or_of_the_future_restores_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("grants.json");
+        saved().write(&path).expect("written");
+
+        assert!(refusal(&path, "1970-01-01T00:00:10Z").contains("the clock says 1970"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o622)).expect("ours");
+        assert!(refusal(&path, LATER).contains("may be written by others"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        let text = fs::read_to_string(&path).expect("readable");
+        fs::write(&path, &text[..text.len() / 2]).expect("ours");
+        assert!(refusal(&path, LATER).contains("damaged"));
+        fs::write(&path, text.replace("\"v\": 1", "\"v\": 2")).expect("ours");
+        assert!(refusal(&path, LATER).contains("version 2"));
+    }
+}

@@ -1,0 +1,202 @@
+//! What is pinned and attached at this moment, found out from the kernel alone: whoever put it there may be dead.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::{
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{
+        ProgramInfo,
+        links::{FdLink, LinkType, PinnedLink},
+        loaded_programs,
+    },
+};
+use knock_common::{abi::ABOUT_CHUNK, names};
+
+use crate::{about::About, pins::Pins};
+
+/// A pinned link and what it leads to.
+#[derive(Debug)]
+pub struct Link {
+    /// The interface it was made for.
+    pub interface: String,
+    /// Index of the interface that it is on; 0 when that was deleted.
+    pub index: u32,
+    /// Id of the program behind it.
+    pub program_id: u32,
+    /// That program, where it was looked into and is of this layout.
+    pub program: Option<Program>,
+}
+
+impl Link {
+    /// Returns whether the interface it was on has been deleted: it judges nothing then.
+    #[must_use]
+    pub const fn is_dead(&self) -> bool {
+        self.index == 0
+    }
+
+    /// Returns what its generation says of itself.
+    #[must_use]
+    pub fn about(&self) -> Option<&About> {
+        self.program.as_ref().map(|program| &program.about)
+    }
+}
+
+/// A loaded program of ours.
+#[derive(Debug)]
+pub struct Program {
+    /// Its id.
+    pub id: u32,
+    /// What it says of itself.
+    pub about: About,
+    maps: Vec<(String, u32)>,
+}
+
+/// Returns every pinned link with its program. Takes root, since programs are looked up by their ids.
+///
+/// # Errors
+/// When a pin is not a link of ours, or of a version with another layout; the message names the way out.
+pub fn links(pins: &Pins) -> Result<Vec<Link>> {
+    pins.linked()?.into_iter().map(|interface| link(pins, interface)).collect()
+}
+
+/// Returns one pinned link with its program, as [`links`] does.
+///
+/// # Errors
+/// As [`links`].
+pub fn link(pins: &Pins, interface: String) -> Result<Link> {
+    let mut link = bare_link(pins, interface)?;
+    let looked = program(link.program_id);
+    link.program = Some(looked.map_err(|error| foreign(pins, &link.interface, format!("{error:#}")))?);
+    Ok(link)
+}
+
+/// Returns every pinned link of XDP, of whatever layout, with its program where that is ours.
+///
+/// # Errors
+/// When a pin is no link of XDP.
+pub fn links_of_any_layout(pins: &Pins) -> Result<Vec<Link>> {
+    let mut links = bare_links(pins)?;
+    for link in &mut links {
+        link.program = program(link.program_id).ok();
+    }
+    Ok(links)
+}
+
+/// Returns every pinned link without looking into its program, which a process that gave up root can still do.
+///
+/// # Errors
+/// When a pin is no link of XDP.
+pub fn bare_links(pins: &Pins) -> Result<Vec<Link>> {
+    pins.linked()?.into_iter().map(|interface| bare_link(pins, interface)).collect()
+}
+
+/// Returns the generation that the links agree on: the highest number, should an update have been cut short.
+#[must_use]
+pub fn current(links: &[Link]) -> Option<&About> {
+    links.iter().filter_map(Link::about).max_by_key(|about| about.generation)
+}
+
+/// Returns one pinned link without looking into its program, as [`bare_links`] does.
+///
+/// # Errors
+/// As [`bare_links`].
+pub fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
+    let wrong = |error: &dyn std::fmt::Display| foreign(pins, &interface, error.to_string());
+    let link: FdLink = PinnedLink::from_pin(pins.link(&interface)).map_err(|error| wrong(&error))?.into();
+    let info = link.info().map_err(|error| wrong(&error))?;
+    if !matches!(info.link_type(), Ok(LinkType::Xdp)) {
+        return Err(wrong(&"it is not a link of XDP").into());
+    }
+    let index = index_of(info.id())?;
+    Ok(Link { index, program_id: info.program_id(), program: None, interface })
+}
+
+fn foreign(pins: &Pins, interface: &str, reason: String) -> Foreign {
+    Foreign { path: pins.link(interface), reason }
+}
+
+/// A pin that this program did not make, or made in a version with another layout.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the pin {} is not of this xdp-knock: {reason}. Nothing was changed. Take it over without its grants (--discard-state), or take it off: `xdp-knock detach --force`",
+    .path.display()
+)]
+pub struct Foreign {
+    path: PathBuf,
+    reason: String,
+}
+
+/// The index of the interface that a link is on. The link's own information names it; the library does not pass that on,
+/// and this process's view of its descriptors (`proc_pid_fdinfo(5)`) does.
+fn index_of(link: u32) -> Result<u32> {
+    for entry in fs::read_dir("/proc/self/fdinfo").context("reading /proc/self/fdinfo")? {
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+        };
+        if field("link_id") == Some(link) {
+            return field("ifindex").context("the kernel does not tell which interface a link is on");
+        }
+    }
+    bail!("link {link} is not among this process's descriptors")
+}
+
+/// Returns the kernel's handle of a program.
+///
+/// # Errors
+/// When the kernel has it no more, or does not give it out.
+pub fn program_info(id: u32) -> Result<ProgramInfo> {
+    let of_id = |info: &ProgramInfo| info.id() == id;
+    loaded_programs()
+        .flatten()
+        .find(of_id)
+        .ok_or_else(|| anyhow!("the kernel shows no program {id}: run as root"))
+}
+
+/// Looks into a loaded program of ours. Takes root.
+///
+/// # Errors
+/// When the kernel does not give it out, or it is no program of ours or of another layout.
+pub fn program(id: u32) -> Result<Program> {
+    let info = program_info(id)?;
+    let name = info.name_as_str().unwrap_or_default();
+    if name != names::PROGRAM {
+        bail!("its program is `{name}`");
+    }
+    let mut maps = Vec::new();
+    for map in info.map_ids()?.context("the kernel does not tell a program's maps")? {
+        let facts = MapInfo::from_id(map)?;
+        maps.push((facts.name_as_str().unwrap_or_default().to_owned(), map));
+    }
+    let Some(about) = maps.iter().find(|(name, _)| name == names::ABOUT).map(|(_, id)| *id) else {
+        bail!("its program says nothing of itself: it is of an xdp-knock before layout 2");
+    };
+    let about = about_in(Map::from_map_data(MapData::from_id(about)?)?)?;
+    Ok(Program { id, about, maps })
+}
+
+fn about_in(map: Map) -> Result<About> {
+    let chunks: Array<MapData, [u8; ABOUT_CHUNK]> = map.try_into()?;
+    let mut bytes = Vec::new();
+    for chunk in 0..chunks.len() {
+        bytes.extend(chunks.get(&chunk, 0)?);
+    }
+    About::from_bytes(&bytes)
+}
+
+impl Program {
+    fn map(&self, name: &str) -> Result<Map> {
+        let id = self.maps.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
+        let id = id.with_context(|| format!("program {} has no map {name}", self.id))?;
+        Ok(Map::from_map_data(MapData::from_id(id)?)?)
+    }
+
+    /// Opens the word that a confirmation clears: 0, or the deadline on the kernel's clock.
+    ///
+    /// # Errors
+    /// When the program has none.
+    pub fn confirm(&self) -> Result<Array<MapData, u64>> {
+        Ok(self.map(names::CONFIRM)?.try_into()?)
+    }
+}

@@ -1,0 +1,104 @@
+//! `detach`: the end of enforcement.
+
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+
+use crate::{
+    attach,
+    control::{Address, Request},
+    pins::{Busy, Held, Pins},
+    state_file::Saved,
+    survey,
+};
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the gate off.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Take off whatever is pinned there: of another version, damaged, or served by a process that hangs
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Takes the gate off every interface and removes every pin, grants and bans with them. Returns whether there was one.
+///
+/// # Errors
+/// When a daemon does not answer, or the kernel refuses.
+pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
+    if !pins.path().exists() {
+        return Ok(false);
+    }
+    let is_any = !pins.linked()?.is_empty();
+    let state = state_file_of(pins);
+    let held = match pins.hold() {
+        Ok(held) => Some(held),
+        Err(error) if error.is::<Busy>() => after_daemon(pins, args.force)?,
+        Err(error) => return Err(error),
+    };
+    for interface in pins.linked()? {
+        take_off(&interface, args.force, pins)?;
+        say!("xdp-knock: {interface} is no longer guarded");
+    }
+    match held {
+        Some(held) => held.clear()?,
+        None => Held::clear_of(pins)?,
+    }
+    if let Some(path) = state {
+        // Grants and bans go with the gate: they must not come back with the next one.
+        Saved::nothing(Timestamp::now()).write(&path)?;
+    }
+    Ok(is_any)
+}
+
+/// Where the gate in force keeps its grants and bans across a reboot.
+fn state_file_of(pins: &Pins) -> Option<PathBuf> {
+    let links = survey::links_of_any_layout(pins).ok()?;
+    survey::current(&links)?.state.clone().filter(|path| path.exists())
+}
+
+fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
+    match attach::detach(interface, pins) {
+        Err(_) if force => crate::pins::remove(&pins.link(interface)),
+        other => other,
+    }
+}
+
+/// Has the daemon detach and end, and takes its place; `None` where a hanging one is passed over.
+fn after_daemon(pins: &Pins, force: bool) -> Result<Option<Held>> {
+    if force {
+        say!(
+            "xdp-knock: a process that holds these pins is passed over (--force); it will find its gate gone"
+        );
+        return Ok(None);
+    }
+    let answer = Address::of(pins).ask(&Request::Detach)?;
+    let reply = answer.context(
+        "another xdp-knock is at work on this gate: try again; if it hangs, `xdp-knock detach --force`",
+    )?;
+    if !reply.ok {
+        bail!("{}", reply.error.unwrap_or_default());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if !pins.path().exists() {
+            return Ok(None);
+        }
+        match pins.hold() {
+            Ok(held) => return Ok(Some(held)),
+            Err(error) if error.is::<Busy>() => thread::sleep(Duration::from_millis(10)),
+            Err(error) => return Err(error),
+        }
+    }
+    bail!(
+        "process {} was told to detach and does not end: `xdp-knock detach --force` takes the gate off",
+        reply.pid
+    )
+}
