@@ -83,8 +83,8 @@ pub fn attach(program: &mut Xdp, interface: &str, wish: Wish, pins: &Pins) -> Re
             Err(reason) if reason.is_busy => return Err(reason.into()),
             Err(reason) => {
                 let link = generic(program, interface)?;
-                eprintln!("xdp-knock: WARNING: {reason}");
-                eprintln!(
+                say!("xdp-knock: WARNING: {reason}");
+                say!(
                     "xdp-knock: WARNING: attached to {interface} in generic mode: protected, at three times the cost"
                 );
                 (link, Way::Generic)

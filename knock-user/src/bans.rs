@@ -2,17 +2,13 @@
 //! may be some; whoever changes the table or the word holds a lock, for a ban that the word denies would be none.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use knock_common::abi::{Address, Ban};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
 
 use crate::{pins::Pins, state::State};
 
@@ -22,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The bans, which nobody else changes meanwhile. The lock ends with the process at the latest.
 pub struct Bans<'a> {
     state: &'a mut State,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl<'a> Bans<'a> {
@@ -116,12 +112,12 @@ impl<'a> Bans<'a> {
 }
 
 /// Locks the folder of the state; `None` while another process has it.
-fn lock(pins: &Pins) -> Result<Option<Flock<File>>> {
+fn lock(pins: &Pins) -> Result<Option<File>> {
     let path = pins.state();
     let folder = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-    match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(anyhow!("locking {}: {errno}", path.display())),
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
     }
 }

@@ -5,17 +5,17 @@ use std::{
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
     os::{
         fd::OwnedFd,
-        unix::{fs::DirBuilderExt as _, net::UnixStream},
+        unix::{
+            fs::{DirBuilderExt as _, MetadataExt as _},
+            net::UnixStream,
+        },
     },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
-};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -124,14 +124,21 @@ impl Address {
             .create(FOLDER)
             .with_context(|| format!("making {FOLDER}"))?;
         let file = File::create(&self.lock).with_context(|| format!("opening {}", self.lock.display()))?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
+        // Its last holder may have removed the file between our opening and our locking it: another one may be locked now.
+        let identity = |facts: fs::Metadata| (facts.dev(), facts.ino());
+        if file.metadata().map(identity).ok() != fs::metadata(&self.lock).map(identity).ok() {
+            return Ok(None);
+        }
         match fs::remove_file(&self.socket) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("removing {}", self.socket.display()));
             }
             Ok(()) | Err(_) => {}
         }
-        Ok(Some(Seat { address: self.clone(), _lock: lock }))
+        Ok(Some(Seat { address: self.clone(), _lock: file }))
     }
 
     /// Asks, and returns the answer; `None` when nobody serves.
@@ -190,8 +197,13 @@ impl Address {
         let Some(mut stream) = self.reach(patience)? else { return Ok(None) };
         let mut text = serde_json::to_string(request).context("writing the request")?;
         text.push('\n');
-        stream.write_all(text.as_bytes()).context("asking the process that serves this gate")?;
-        Ok(Some(stream))
+        match stream.write_all(text.as_bytes()) {
+            // It has ended since.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Ok(None)
+            }
+            other => other.map(|()| Some(stream)).context("asking the process that serves this gate"),
+        }
     }
 
     /// Connects; `None` when nobody serves. Reading and writing have the time limit, too.
@@ -215,7 +227,7 @@ impl Address {
 pub struct Seat {
     /// Where.
     pub address: Address,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Drop for Seat {

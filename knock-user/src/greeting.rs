@@ -24,9 +24,9 @@ pub fn print(config: &Config, installed: &Installed, is_example: bool) {
         Mode::Guard => {
             let hidden: Vec<String> =
                 config.doors.iter().flat_map(|door| &door.opens).map(ToString::to_string).collect();
-            anstream::eprintln!("protected: {where_}, mode guard, {doors}; hidden: {}", hidden.join(" "));
+            say!("protected: {where_}, mode guard, {doors}; hidden: {}", hidden.join(" "));
         }
-        Mode::Observe => anstream::eprintln!(
+        Mode::Observe => say!(
             "NOT protected: {where_}, mode observe, {doors}: everything is judged and nothing is dropped"
         ),
     }
@@ -46,12 +46,12 @@ fn example(config: &Config, attached: &[Attached]) {
         .map_or("HOST".to_owned(), |ip| ip.to_string());
     let ours = door.knock.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let stock = door.knock.iter().map(stock_form).collect::<Option<Vec<_>>>();
-    eprintln!("This is the built-in example, with a sequence made for this run. From another machine:");
-    eprintln!("    xdp-knock knock {host} {ours}");
+    say!("This is the built-in example, with a sequence made for this run. From another machine:");
+    say!("    xdp-knock knock {host} {ours}");
     if let Some(stock) = stock {
-        eprintln!("    knock -d 100 {host} {}        # the stock client", stock.join(" "));
+        say!("    knock -d 100 {host} {}        # the stock client", stock.join(" "));
     }
-    eprintln!("For a configuration of your own: xdp-knock init");
+    say!("For a configuration of your own: xdp-knock init");
 }
 
 /// The step as Debian's `knock` takes it; it has no echo.

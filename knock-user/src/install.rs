@@ -78,7 +78,7 @@ pub fn install(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Inst
 /// What failed besides, when the gate itself is as it should be.
 pub fn warn_of(outcome: Result<()>) {
     if let Err(error) = outcome {
-        eprintln!("xdp-knock: {error:#}");
+        say!("xdp-knock: {error:#}");
     }
 }
 
@@ -144,7 +144,7 @@ fn tidy(held: &Held, plan: &Plan, installed: &Installed) {
 pub fn settle(pins: &Pins, about: &About) -> Result<()> {
     for interface in pins.linked()?.iter().filter(|name| !about.interfaces.contains(name)) {
         attach::detach(interface, pins)?;
-        eprintln!("xdp-knock: {interface} is no longer guarded: the configuration does not name it");
+        say!("xdp-knock: {interface} is no longer guarded: the configuration does not name it");
     }
     sweep::forget_strangers(pins, about).map(|_| ())
 }

@@ -1,5 +1,15 @@
 //! The parts of `xdp-knock`: configuration, loader, events, terminal output and the knock client.
 
+/// Writes a line to stderr, with its colours where they are wanted. `eprintln!` panics where that fails (a terminal that is
+/// gone, a log on a full disk), and a gate that is in force must neither end nor report failure for want of a listener.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(anstream::stderr(), $($words)*);
+    }};
+}
+
 pub mod about;
 pub mod attach;
 pub mod bans;

@@ -101,16 +101,13 @@ pub fn guard_against(
     if args.allow_me {
         overrides.allow.push(IpNet::from(connection.peer));
         overrides.apply(config);
-        eprintln!(
-            "xdp-knock: {} is allowed for as long as this gate is in force (--allow-me)",
-            connection.peer
-        );
+        say!("xdp-knock: {} is allowed for as long as this gate is in force (--allow-me)", connection.peer);
     }
     if !is_cut_off(connection, config) || args.yes {
         return Ok(());
     }
     if is_confirmed {
-        eprintln!(
+        say!(
             "xdp-knock: WARNING: this hides port {} of your own SSH connection: unless you get back in and run `xdp-knock confirm`, all is as before",
             connection.port
         );

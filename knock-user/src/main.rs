@@ -1,6 +1,9 @@
 //! `xdp-knock`: parses the command line, runs the verb, prints an error once, and exits as documented.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -13,6 +16,7 @@ use knock_user::{
     exit,
     pins::Pins,
     run::{self, BadUsage, NoPermission, require_root},
+    say,
     verbs::{self, in_force::NotInForce},
 };
 
@@ -73,15 +77,19 @@ fn detached(is_any: bool) -> ExitCode {
     if is_any {
         return ExitCode::SUCCESS;
     }
-    eprintln!("xdp-knock: there was no gate in force");
+    say!("xdp-knock: there was no gate in force");
     exit::NOT_PROTECTED.into()
 }
 
 fn changed(diff: &Diff, json: bool) -> ExitCode {
-    if json {
-        println!("{}", serde_json::json!({ "v": 1, "changes": diff.changes }));
+    let text = if json {
+        serde_json::json!({ "v": 1, "changes": diff.changes }).to_string()
     } else {
-        println!("{diff}");
+        diff.to_string()
+    };
+    // The new gate is in force, whether or not anybody can be told what changed.
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
+        say!("xdp-knock: reloaded, but what changed cannot be printed: {error}");
     }
     ExitCode::SUCCESS
 }
@@ -90,13 +98,11 @@ fn ended(stop: Stop) -> ExitCode {
     match stop {
         Stop::Signal | Stop::NoReader | Stop::Detach => ExitCode::SUCCESS,
         Stop::NotConfirmed => {
-            eprintln!("xdp-knock: not confirmed in time: all is as it was before");
+            say!("xdp-knock: not confirmed in time: all is as it was before");
             exit::FAILED.into()
         }
         Stop::Taken => {
-            eprintln!(
-                "xdp-knock: another process took the gate off every interface: nothing is left to serve"
-            );
+            say!("xdp-knock: another process took the gate off every interface: nothing is left to serve");
             exit::NOT_PROTECTED.into()
         }
     }
@@ -107,10 +113,10 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         .downcast_ref::<ConfigError>()
         .or_else(|| error.downcast_ref::<ReadError>().and_then(ReadError::as_bad));
     if let Some(bad) = bad_config {
-        anstream::eprintln!("{}", bad.for_stderr().trim_end());
+        say!("{}", bad.for_stderr().trim_end());
         return exit::BAD_CONFIG.into();
     }
-    anstream::eprintln!("xdp-knock: {error:#}");
+    say!("xdp-knock: {error:#}");
     if error.is::<NoPermission>() {
         return exit::NO_PERMISSION.into();
     }

@@ -13,7 +13,7 @@ pub fn ready(status: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => eprintln!("xdp-knock: the monotonic clock cannot be read: {error}"),
+        Err(error) => say!("xdp-knock: the monotonic clock cannot be read: {error}"),
     }
 }
 
@@ -42,7 +42,7 @@ pub fn watchdog_interval() -> Option<Duration> {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         // The gate does not depend on it.
-        eprintln!("xdp-knock: the service manager cannot be told: {error}");
+        say!("xdp-knock: the service manager cannot be told: {error}");
     }
 }
 

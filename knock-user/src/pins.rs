@@ -1,16 +1,15 @@
 //! The BPF file system and what is pinned there: links and maps that outlive the process that made them.
 
 use std::{
-    fs, io,
+    fs::{self, TryLockError},
+    io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use knock_common::abi::ABI_VERSION;
 use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -101,24 +100,26 @@ impl Pins {
         }
         let folder =
             fs::File::open(&self.path).with_context(|| format!("opening {}", self.path.display()))?;
-        let lock = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(Busy(self.path.clone()).into()),
-            Err((_, errno)) => return Err(anyhow!("locking {}: {errno}", self.path.display())),
-        };
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Busy(self.path.clone()).into()),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", self.path.display()));
+            }
+        }
         // Its last holder may have removed the folder between our opening and our locking it.
         let identity = |facts: fs::Metadata| (facts.dev(), facts.ino());
-        if lock.metadata().map(identity).ok() != fs::metadata(&self.path).map(identity).ok() {
+        if folder.metadata().map(identity).ok() != fs::metadata(&self.path).map(identity).ok() {
             return Err(Busy(self.path.clone()).into());
         }
-        Ok(Held { pins: self.clone(), _lock: lock })
+        Ok(Held { pins: self.clone(), _lock: folder })
     }
 
     /// Returns whether another process holds the folder.
     #[must_use]
     pub fn is_held(&self) -> bool {
         let Ok(folder) = fs::File::open(&self.path) else { return false };
-        matches!(Flock::lock(folder, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+        matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 }
 
@@ -135,7 +136,7 @@ pub struct Busy(PathBuf);
 pub struct Held {
     /// Its places.
     pub pins: Pins,
-    _lock: Flock<fs::File>,
+    _lock: fs::File,
 }
 
 impl Held {
@@ -230,15 +231,19 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn ensure_bpffs(path: &Path) -> Result<()> {
-    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    let is_bpffs = |folder: &Path| statfs(folder).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC);
-    if is_bpffs(existing) {
+    // A question that fails is no answer: a mount over a BPF file system that is there hides the pins of everybody.
+    let asking = |folder: &Path| format!("finding out what file system {} is on", folder.display());
+    let mut existing = path;
+    while !existing.try_exists().with_context(|| asking(existing))? {
+        existing = existing.parent().unwrap_or(Path::new("/"));
+    }
+    if statfs(existing).with_context(|| asking(existing))?.filesystem_type() == BPF_FS_MAGIC {
         return Ok(());
     }
     if !path.starts_with(BPFFS) {
         bail!("{} is on no BPF file system: mount one there, or use a folder under {BPFFS}", path.display());
     }
-    eprintln!("xdp-knock: no BPF file system at {BPFFS}: mounting one, for the pins");
+    say!("xdp-knock: no BPF file system at {BPFFS}: mounting one, for the pins");
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
         .with_context(|| format!("mounting a BPF file system at {BPFFS}: run `mount -t bpf bpf {BPFFS}`"))
 }

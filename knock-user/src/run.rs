@@ -133,7 +133,7 @@ pub fn attach(args: &AttachArgs, pins: &Pins) -> Result<()> {
     warn(pins, &installed, &warnings);
     restore(pins, &installed);
     for interface in &installed.awaited {
-        eprintln!(
+        say!(
             "xdp-knock: WARNING: {interface} is not there, and without a daemon nobody waits for it: run `xdp-knock run --persist --wait` instead"
         );
     }
@@ -147,7 +147,8 @@ fn seat(pins: &Pins) -> Result<crate::control::Seat> {
         if let Some(seat) = address.take()? {
             return Ok(seat);
         }
-        address.ask(&Request::Yield)?;
+        // One that is just ending hangs up instead of answering: the next look tells.
+        let _ = address.ask(&Request::Yield);
         std::thread::sleep(Duration::from_millis(50));
     }
     anyhow::bail!("another process serves {} and does not make way", address.socket().display())
@@ -213,11 +214,11 @@ fn restore(pins: &Pins, installed: &Installed) -> bool {
     match state_file::restore_fresh(pins, &installed.about) {
         Ok(Restored { grants: 0, bans: 0 }) => true,
         Ok(Restored { grants, bans }) => {
-            eprintln!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            say!("xdp-knock: restored grants: {grants}, bans: {bans}");
             true
         }
         Err(error) => {
-            eprintln!("xdp-knock: WARNING: no grant was restored: {error:#}");
+            say!("xdp-knock: WARNING: no grant was restored: {error:#}");
             false
         }
     }
@@ -229,9 +230,9 @@ fn warn(pins: &Pins, installed: &Installed, warnings: &[Warning]) {
         .and_then(|sight| Ok(status::collect(pins, &sight, Server::Nobody)?.uncovered));
     for one in uncovered.unwrap_or_default() {
         let addresses: Vec<String> = one.addresses.iter().map(ToString::to_string).collect();
-        eprintln!("xdp-knock: WARNING: {} ({}) carries no gate", one.name, addresses.join(", "));
+        say!("xdp-knock: WARNING: {} ({}) carries no gate", one.name, addresses.join(", "));
     }
     for warning in warnings {
-        eprintln!("{}", warning.plain());
+        say!("{}", warning.plain());
     }
 }

@@ -12,7 +12,7 @@ impl Log for ToStderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprintln!("trace: {}", record.args());
+        say!("trace: {}", record.args());
     }
 
     fn flush(&self) {}

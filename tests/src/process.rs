@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex,
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -32,6 +32,8 @@ pub struct Process {
     times: Vec<Instant>,
     read: usize,
     errors: Arc<Mutex<String>>,
+    /// Ends when it can say nothing more.
+    listener: JoinHandle<()>,
 }
 
 impl Process {
@@ -49,13 +51,13 @@ impl Process {
         });
         let errors = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&errors);
-        thread::spawn(move || {
+        let listener = thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(length @ 1..) = stderr.read(&mut piece) {
                 kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&piece[..length]));
             }
         });
-        Self { child, line, lines, events: Vec::new(), times: Vec::new(), read: 0, errors }
+        Self { child, line, lines, events: Vec::new(), times: Vec::new(), read: 0, errors, listener }
     }
 
     /// Waits for the next event of a kind that is as wanted, and returns it. Events before it are passed over.
@@ -79,6 +81,7 @@ impl Process {
                     panic!("no event `{kind}` came in {PATIENCE:?}\n{}", self.said())
                 }
                 Err(RecvTimeoutError::Disconnected) => {
+                    self.end();
                     panic!("ended before an event `{kind}`\n{}", self.said())
                 }
             }
@@ -137,6 +140,7 @@ impl Process {
         while let Ok(line) = self.lines.recv() {
             self.note(line);
         }
+        self.end();
         ended
     }
 
@@ -163,6 +167,11 @@ impl Process {
     pub(crate) fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // All it said on standard error is there then, unless a child of its own may still say something.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.listener.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -46,7 +46,8 @@ impl<'a> Reach<'a> {
         let socket = self.sender(source);
         let token = token();
         let deadline = Instant::now() + PATIENCE;
-        service.set_nonblocking(true).expect("a socket of our own");
+        // The first datagram on a way may wait for its neighbour's address and be passed by the second.
+        service.set_read_timeout(Some(Duration::from_millis(20))).expect("a time limit");
         while Instant::now() < deadline {
             // The way may still be coming up: neither of the two need be there.
             let _ = socket.send_to(&token, (self.server, port));

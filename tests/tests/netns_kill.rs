@@ -61,13 +61,16 @@ const MOMENTS: [Moment; 9] = [
 /// neighbourhood.
 fn config(number: usize) -> String {
     let longest = "open_for = \"1h\"";
-    let other = |name, port| door(name, &[port], &["udp/6303", "udp/5204"], longest);
+    let other = |name, port, knock| door(name, &[port], &[knock, "udp/5204"], longest);
     guard(&if number.is_multiple_of(2) {
-        vec![door("main", &["udp/7000"], &["udp/6101", "udp/5017"], longest), other("web", "tcp/8443")]
+        vec![
+            door("main", &["udp/7000"], &["udp/6101", "udp/5017"], longest),
+            other("web", "tcp/8443", "udp/6303"),
+        ]
     } else {
         vec![
-            other("mail", "tcp/993"),
-            other("web", "udp/7100"),
+            other("mail", "tcp/993", "udp/6307"),
+            other("web", "udp/7100", "udp/6303"),
             door("main", &["udp/7000", "tcp/22"], &["udp/6505", "udp/5011", "udp/6401"], longest),
         ]
     })
@@ -235,6 +238,7 @@ fn killed_at_any_moment_the_gate_lets_no_probe_in_and_loses_no_grant() {
         let lost = (service.probes(), steady.so_far().1);
         assert_eq!(lost, (0, 0), "probes in and datagrams lost after kill {number}, {moment:?}");
     }
+    run.end_daemon();
     let last = gate.serve(&["--persist"]);
     gate.one_in_force();
 

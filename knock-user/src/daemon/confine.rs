@@ -27,7 +27,7 @@ pub fn confine(service: &Service) -> Result<Runner> {
         && privilege::is_read_by_privilege(file)?
     {
         needed.insert(Capability::CAP_DAC_READ_SEARCH);
-        eprintln!(
+        say!(
             "xdp-knock: WARNING: {} is not root's: to read it again at a reload, the daemon keeps the right to read every file; run: chown root {0}",
             file.display()
         );
@@ -35,7 +35,7 @@ pub fn confine(service: &Service) -> Result<Runner> {
     let hold = if has_hooks { Hold::OffForHooks } else { hold_files(service) };
     privilege::keep_only(&needed, !has_hooks).context("giving up privileges")?;
     if hold != Hold::Full {
-        eprintln!("xdp-knock: {hold}");
+        say!("xdp-knock: {hold}");
     }
     Ok(runner)
 }
@@ -45,7 +45,7 @@ fn hold_files(service: &Service) -> Hold {
     let pins = service.held.pins.path();
     let state = service.installed.about.state.as_deref().and_then(Path::parent);
     if let Some(Err(error)) = state.map(std::fs::create_dir_all) {
-        eprintln!("xdp-knock: WARNING: making the folder of the state file: {error}");
+        say!("xdp-knock: WARNING: making the folder of the state file: {error}");
     }
     let writable: Vec<&Path> = [Some(pins), state, Some(Address::folder())]
         .into_iter()
@@ -55,7 +55,7 @@ fn hold_files(service: &Service) -> Hold {
     // The folder of pins goes with the gate.
     let cleared: Vec<&Path> = pins.parent().into_iter().collect();
     sandbox::hold(&writable, &cleared).unwrap_or_else(|error| {
-        eprintln!("xdp-knock: WARNING: {error:#}");
+        say!("xdp-knock: WARNING: {error:#}");
         Hold::None
     })
 }

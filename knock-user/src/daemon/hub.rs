@@ -19,14 +19,47 @@ pub struct Hub {
 #[derive(Debug)]
 struct Reader {
     lines: Sender<Arc<Line>>,
+    owed: Owed,
+}
+
+/// What a reader was too slow for and is still to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Owed {
     missed: u64,
+    capped: u64,
+    overrun: u64,
+}
+
+impl Owed {
+    /// Adds a line. One that tells of losses is no event: what it counts is told later.
+    fn add(&mut self, line: &Line) {
+        if line.event != Name::Lost {
+            self.missed += 1;
+        }
+        self.capped += line.capped.unwrap_or(0);
+        self.overrun += line.overrun.unwrap_or(0);
+    }
+
+    fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    fn line(self) -> Line {
+        let count = |count| (count > 0).then_some(count);
+        Line {
+            missed: count(self.missed),
+            capped: count(self.capped),
+            overrun: count(self.overrun),
+            ..Line::new(Timestamp::now(), Name::Lost)
+        }
+    }
 }
 
 impl Hub {
     /// Adds a reader, who gets every line from now on.
     pub fn subscribe(&mut self) -> Receiver<Arc<Line>> {
         let (lines, receiver) = channel(WAITING);
-        self.readers.push(Reader { lines, missed: 0 });
+        self.readers.push(Reader { lines, owed: Owed::default() });
         receiver
     }
 
@@ -38,40 +71,39 @@ impl Hub {
 
     /// Tells readers that have room again what they missed.
     pub fn catch_up(&mut self) {
-        self.readers.retain_mut(Reader::tell_missed);
+        self.readers.retain_mut(Reader::tell_owed);
     }
 }
 
 impl Reader {
     /// Returns whether there still is a reader.
     fn give(&mut self, line: &Arc<Line>) -> bool {
-        if !self.tell_missed() {
+        if !self.tell_owed() {
             return false;
         }
-        if self.missed > 0 {
-            self.missed += 1;
+        if !self.owed.is_nothing() {
+            self.owed.add(line);
             return true;
         }
         match self.lines.try_send(Arc::clone(line)) {
             Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.missed += 1;
+            Err(TrySendError::Full(line)) => {
+                self.owed.add(&line);
                 true
             }
             Err(TrySendError::Closed(_)) => false,
         }
     }
 
-    fn tell_missed(&mut self) -> bool {
+    fn tell_owed(&mut self) -> bool {
         // Room for the count and for a good many lines after it: else a reader that is a little too slow would read of
         // nothing but what it missed.
-        if self.missed == 0 || self.lines.capacity() < WAITING / 2 {
+        if self.owed.is_nothing() || self.lines.capacity() < WAITING / 2 {
             return !self.lines.is_closed();
         }
-        let line = Line { missed: Some(self.missed), ..Line::new(Timestamp::now(), Name::Lost) };
-        match self.lines.try_send(Arc::new(line)) {
+        match self.lines.try_send(Arc::new(self.owed.line())) {
             Ok(()) => {
-                self.missed = 0;
+                self.owed = Owed::default();
                 true
             }
             Err(TrySendError::Full(_)) => true,
@@ -136,6 +168,25 @@ mod tests {
 
         assert_eq!((quick_got, got + lines + missed + count), (50_000, 50_000));
         assert!(missed + count > 0, "it was to be too slow");
+    }
+
+    #[test]
+    fn what_a_line_tells_of_losses_is_told_later_to_a_reader_that_missed_it() {
+        let mut hub = Hub::default();
+        let mut slow = hub.subscribe();
+        let lost =
+            Line { capped: Some(7), overrun: Some(20), ..Line::new(Timestamp::UNIX_EPOCH, Name::Lost) };
+        for _ in 0..WAITING + 5 {
+            hub.publish(step(1));
+        }
+        hub.publish(lost.clone());
+        hub.publish(lost);
+
+        while slow.try_recv().is_ok() {}
+        hub.catch_up();
+
+        let told = slow.try_recv().expect("a line that tells");
+        assert_eq!((told.missed, told.capped, told.overrun), (Some(5), Some(14), Some(40)));
     }
 
     #[test]

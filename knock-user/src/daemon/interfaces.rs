@@ -97,7 +97,7 @@ impl Daemon {
             Err(error) => {
                 let reason = format!("{error:#}");
                 if *before != Place::Refuses(reason.clone()) {
-                    eprintln!("xdp-knock: {interface} is NOT guarded: {reason}");
+                    say!("xdp-knock: {interface} is NOT guarded: {reason}");
                 }
                 Place::Refuses(reason)
             }

@@ -269,7 +269,7 @@ impl Daemon {
         let skipped = self.hooks.take_skipped();
         if skipped > 0 {
             self.note_skipped(skipped);
-            eprintln!(
+            say!(
                 "xdp-knock: WARNING: {skipped} hooks were not run: too many wait already (see at_once under [hooks])"
             );
         }

@@ -36,9 +36,9 @@ impl Daemon {
         let reply = self.reload(Wanted::default());
         match (reply.error, reply.diff) {
             (Some(error), _) => {
-                eprintln!("{error}\nxdp-knock: not reloaded: the gate is as it was");
+                say!("{error}\nxdp-knock: not reloaded: the gate is as it was");
             }
-            (None, diff) => eprintln!("xdp-knock: reloaded: {}", diff.unwrap_or_default()),
+            (None, diff) => say!("xdp-knock: reloaded: {}", diff.unwrap_or_default()),
         }
     }
 
@@ -65,7 +65,7 @@ impl Daemon {
         )?;
         let (mut config, warnings) = Config::read(&file)?;
         for warning in warnings {
-            eprintln!("{}", warning.plain());
+            say!("{}", warning.plain());
         }
         let mut overrides = self.service.plan.overrides.clone();
         overrides.allow.extend(wanted.allow);

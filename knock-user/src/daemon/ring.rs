@@ -10,8 +10,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::{loader::Gate, pins::Pins, state};
 
-/// Events taken out of the ring at a time, so that a flood of them does not keep the daemon from everything else.
-const AT_ONCE: usize = 8192;
+/// Events taken out of the ring at a time, so that a flood of them does not keep the daemon from everything else: fewer
+/// than may wait for a reader, who is to have his turn before there are more.
+const AT_ONCE: usize = 1024;
 
 /// The reading end of the event ring. There is room for one reader.
 pub struct Ring(AsyncFd<RingBuf<MapData>>);
@@ -30,6 +31,8 @@ impl Ring {
     /// # Errors
     /// When the ring cannot be waited for.
     pub async fn read(&mut self) -> Result<Vec<Event>> {
+        // Readers have their turn: a full ring is always ready, and would keep them waiting until they count as too slow.
+        tokio::task::yield_now().await;
         let mut guard = self.0.readable_mut().await?;
         let ring = guard.get_inner_mut();
         let mut events = Vec::new();

@@ -70,7 +70,7 @@ impl Saving {
     fn complain(&mut self, outcome: Result<()>) {
         let complaint = outcome.err().map(|error| format!("{error:#}"));
         if let Some(words) = complaint.as_ref().filter(|words| self.complaint.as_ref() != Some(*words)) {
-            eprintln!("xdp-knock: WARNING: {words}");
+            say!("xdp-knock: WARNING: {words}");
         }
         self.has_changed |= complaint.is_some();
         self.complaint = complaint;
@@ -125,7 +125,7 @@ impl Daemon {
             None => Ok(Restored::default()),
         });
         if let Ok(Restored { grants, bans }) = restored {
-            eprintln!("xdp-knock: restored grants: {grants}, bans: {bans}");
+            say!("xdp-knock: restored grants: {grants}, bans: {bans}");
             self.service.is_restored = true;
         }
         self.service.is_restored

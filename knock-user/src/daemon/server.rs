@@ -34,8 +34,10 @@ const MAX_BYTES: u64 = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long those who asked may take to read their answer once the server ends.
 const PARTING: Duration = Duration::from_secs(2);
+/// Events written to a reader at a time: as many as are taken out of the ring, so that none falls behind for the writing.
+const LINES_AT_ONCE: usize = 1024;
 /// Most connections at once.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
 
 /// A request on its way to the daemon's loop.
 #[derive(Debug)]
@@ -148,12 +150,14 @@ async fn stream_events(
     // Says that from here on nothing is missed.
     answer_open(&mut writer).await?;
     let mut end = [0; 1];
+    let mut waiting = Vec::new();
     loop {
         tokio::select! {
-            line = lines.recv() => {
-                let Some(line) = line else { return Ok(()) };
-                let mut text = line.json();
-                text.push('\n');
+            count = lines.recv_many(&mut waiting, LINES_AT_ONCE) => {
+                if count == 0 {
+                    return Ok(());
+                }
+                let text: String = waiting.drain(..).flat_map(|line| [line.json(), "\n".to_owned()]).collect();
                 writer.write_all(text.as_bytes()).await?;
             }
             // A reader has nothing more to say: this is its end.

@@ -74,7 +74,7 @@ fn write_to_journal(mut lines: Receiver<Arc<Line>>, journal: &Journal) {
         // A journal that is restarted takes the next one.
         if let (Err(error), false) = (journal.write(&line), is_told) {
             is_told = true;
-            eprintln!("xdp-knock: WARNING: the journal does not take events: {error}");
+            say!("xdp-knock: WARNING: the journal does not take events: {error}");
         }
     }
 }

@@ -66,7 +66,7 @@ impl Runner {
     /// # Errors
     /// When the user of the hooks does not exist, or this process may not act as that user.
     pub fn new(hooks: &Hooks) -> Result<Self> {
-        Self::reporting_to(hooks, |text| eprintln!("xdp-knock: {text}"))
+        Self::reporting_to(hooks, |text| say!("xdp-knock: {text}"))
     }
 
     /// As [`Self::new`], but what goes wrong is told to `report`, one sentence each.

@@ -21,6 +21,6 @@ pub fn run(pins: &Pins) -> Result<()> {
     if let (false, Some(about)) = (pins.is_held(), survey::current(&links)) {
         warn_of(install::settle(pins, about));
     }
-    eprintln!("xdp-knock: confirmed: the gate stays in force");
+    say!("xdp-knock: confirmed: the gate stays in force");
     Ok(())
 }

@@ -45,7 +45,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
     };
     for interface in pins.linked()? {
         take_off(&interface, args.force, pins)?;
-        eprintln!("xdp-knock: {interface} is no longer guarded");
+        say!("xdp-knock: {interface} is no longer guarded");
     }
     match held {
         Some(held) => held.clear()?,
@@ -74,7 +74,7 @@ fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
 /// Has the daemon detach and end, and takes its place; `None` where a hanging one is passed over.
 fn after_daemon(pins: &Pins, force: bool) -> Result<Option<Held>> {
     if force {
-        eprintln!(
+        say!(
             "xdp-knock: a process that holds these pins is passed over (--force); it will find its gate gone"
         );
         return Ok(None);

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
     os::unix::net::UnixStream,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +17,9 @@ use crate::{
     pins::Pins,
     survey,
 };
+
+/// How long a reader leaves the place of a server that has ended to a daemon that may have asked for it.
+const COURTESY: Duration = Duration::from_millis(500);
 
 /// Follows the event stream.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,33 +38,41 @@ pub fn run(args: &Args, pins: &Pins) -> Result<()> {
     let about = survey::current(&links)
         .context("no gate is in force here, so there are no events: see `xdp-knock status`")?;
     let address = Address::of(pins);
+    let mut left: Option<Instant> = None;
     loop {
-        if let Some(seat) = address.take()? {
-            eprintln!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
+        let may_serve = left.is_none_or(|left| left.elapsed() >= COURTESY);
+        if may_serve && let Some(seat) = address.take()? {
+            say!("xdp-knock: no daemon serves this gate: events come straight from the kernel");
             match relay(seat, pins, about, args.json)? {
-                End::Yielded => continue,
+                End::Yielded => left = Some(Instant::now()),
                 End::NoReader => return Ok(()),
             }
         }
         let Some(stream) = address.events()? else {
             // One server has gone and the next has not come.
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(20));
             continue;
         };
-        if follow(stream, args.json)? == Ended::NoReader {
-            return Ok(());
-        }
-        eprintln!(
-            "xdp-knock: the process that passed the events on has ended; the gate itself stays in force"
-        );
-        if survey::bare_links(pins)?.is_empty() {
-            return Ok(());
+        match follow(stream, args.json)? {
+            Ended::NoReader => return Ok(()),
+            Ended::Unserved => thread::sleep(Duration::from_millis(20)),
+            Ended::Server => {
+                left = Some(Instant::now());
+                say!(
+                    "xdp-knock: the process that passed the events on has ended; the gate itself stays in force"
+                );
+                if survey::bare_links(pins)?.is_empty() {
+                    return Ok(());
+                }
+            }
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
+    /// The server hung up before it began.
+    Unserved,
     Server,
     NoReader,
 }
@@ -69,7 +80,9 @@ enum Ended {
 fn follow(mut stream: BufReader<UnixStream>, json: bool) -> Result<Ended> {
     // The first line says that from here on nothing is missed.
     let mut opening = String::new();
-    stream.read_line(&mut opening).context("waiting for the stream of events")?;
+    if !matches!(stream.read_line(&mut opening), Ok(1..)) {
+        return Ok(Ended::Unserved);
+    }
     for text in stream.lines() {
         let Ok(text) = text else { return Ok(Ended::Server) };
         if !show(&text, json)? {

@@ -63,7 +63,7 @@ pub fn run(args: &Args, pins: &Pins) -> Result<Diff> {
     let mut plan = Plan { config, file: Some(file), overrides, confirm: args.confirm, trace: false };
     lockout::guard(&args.lockout, &mut plan)?;
     for warning in warnings {
-        eprintln!("{}", warning.plain());
+        say!("{}", warning.plain());
     }
     match pins.hold() {
         Ok(held) => directly(&held, &plan),
