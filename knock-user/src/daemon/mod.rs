@@ -142,9 +142,10 @@ const HOOKS_PATIENCE: Duration = Duration::from_secs(2);
 pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Result<Stop> {
     let (runtime, signals) = stage.parts()?;
     // First of all: threads that are started later have no more than this one.
-    let hooks = confine::confine(&service)?;
+    let in_force = "the gate is in force all the same, without a daemon; `xdp-knock detach` takes it off";
+    let hooks = confine::confine(&service).context(in_force)?;
     let entered = runtime.enter();
-    let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals)?;
+    let (mut daemon, mut inputs) = set_up(service, hooks, seat, view, signals).context(in_force)?;
     drop(entered);
     daemon.announce();
     notify::ready(&daemon.summary());
