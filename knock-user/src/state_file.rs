@@ -3,10 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _, Write as _},
     net::IpAddr,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use knock_common::{
     abi::{Ban, Grant, GrantKey},
     event::Via,
 };
-use nix::unistd::geteuid;
+use nix::{fcntl::OFlag, unistd::geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -155,7 +155,11 @@ impl Saved {
         let folder = path.parent().context("a state file lies in a folder")?;
         fs::create_dir_all(folder).with_context(context)?;
         // Beside its place, since a rename does not cross file systems; its mode is 0600.
-        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(&beginning(path))
+            .suffix(ENDING)
+            .tempfile_in(folder)
+            .with_context(context)?;
         let text = serde_json::to_vec_pretty(self).context("writing the state as JSON")?;
         file.write_all(&text).with_context(context)?;
         file.as_file().sync_all().with_context(context)?;
@@ -168,11 +172,14 @@ impl Saved {
     /// # Errors
     /// When others could have written it, it is not one of ours, or the clock says that it is from the future.
     pub fn read(path: &Path, now: Timestamp) -> Result<Option<Self>> {
-        let file = match File::open(path) {
+        // Without waiting, should it be a pipe.
+        let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        let file = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other.with_context(|| format!("opening the state file {}", path.display()))?,
         };
         let facts = file.metadata().with_context(|| format!("looking at {}", path.display()))?;
+        ensure!(facts.is_file(), "the state file {} is not a file: name another", path.display());
         let is_ours = facts.uid() == 0 || facts.uid() == geteuid().as_raw();
         if !is_ours || facts.mode() & 0o022 != 0 {
             bail!(
@@ -205,12 +212,32 @@ impl Saved {
     }
 }
 
+/// How a file that is being written begins and ends its name.
+const ENDING: &str = ".new";
+
+fn beginning(path: &Path) -> String {
+    format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes what a process that was killed while it wrote left beside the file.
+fn clear_leavings(path: &Path) {
+    let beginning = beginning(path);
+    let is_left = |name: &str| name.starts_with(&beginning) && name.ends_with(ENDING);
+    for entry in path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_left) {
+            // What cannot be removed does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Gives back what the file of a generation holds, to a state that holds nothing yet: the machine has started anew.
 ///
 /// # Errors
 /// When the file is not to be trusted, or the kernel's maps refuse; the gate is in force without it.
 pub fn restore_fresh(pins: &Pins, about: &About) -> Result<Restored> {
     let Some(path) = &about.state else { return Ok(Restored::default()) };
+    clear_leavings(path);
     let mut state = State::open(pins)?;
     if !state.grants.entries()?.is_empty() || !state.bans.entries()?.is_empty() {
         return Ok(Restored::default());
@@ -231,71 +258,4 @@ fn via_named(name: &str) -> Option<Via> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().expect("a time")
-    }
-
-    fn saved() -> Saved {
-        let (since, expires) = (at("2026-01-02T03:00:00Z"), Some(at("2026-01-02T04:00:00Z")));
-        let source = "203.0.113.9".parse().expect("an address");
-        Saved {
-            v: VERSION,
-            saved: at("2026-01-02T03:04:05Z"),
-            grants: vec![SavedGrant {
-                source,
-                door: "ssh".to_owned(),
-                via: "sequence".to_owned(),
-                since,
-                expires,
-            }],
-            bans: vec![SavedBan { source, since, expires: None }],
-        }
-    }
-
-    fn refusal(path: &Path, now: &str) -> String {
-        format!("{:#}", Saved::read(path, at(now)).expect_err("it was to be refused"))
-    }
-
-    const LATER: &str = "2026-01-02T03:05:00Z";
-
-    #[test]
-    fn what_was_written_is_read_by_root_alone_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("deep/grants.json");
-
-        saved().write(&path).expect("written");
-        saved().write(&path).expect("written again");
-
-        assert_eq!(Saved::read(&path, at(LATER)).expect("read"), Some(saved()));
-        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
-        let beside = fs::read_dir(path.parent().expect("a folder")).expect("readable").count();
-        assert_eq!(beside, 1);
-    }
-
-    #[test]
-    fn no_file_is_no_error() {
-        assert_eq!(Saved::read(Path::new("/no/such/file"), at(LATER)).expect("fine"), None);
-    }
-
-    #[test]
-    fn a_file_that_others_may_write_or_that_is_damaged_or_of_the_future_restores_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("grants.json");
-        saved().write(&path).expect("written");
-
-        assert!(refusal(&path, "1970-01-01T00:00:10Z").contains("the clock says 1970"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o622)).expect("ours");
-        assert!(refusal(&path, LATER).contains("may be written by others"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
-        let text = fs::read_to_string(&path).expect("readable");
-        fs::write(&path, &text[..text.len() / 2]).expect("ours");
-        assert!(refusal(&path, LATER).contains("damaged"));
-        fs::write(&path, text.replace("\"v\": 1", "\"v\": 2")).expect("ours");
-        assert!(refusal(&path, LATER).contains("version 2"));
-    }
-}
+mod tests;

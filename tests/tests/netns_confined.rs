@@ -4,14 +4,17 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpListener, TcpStream},
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
     process::{Child, Command, Stdio},
 };
 
 use knock_tests::{
     instance::{Instance, door, guard},
     netns::Network,
+    process::PATIENCE,
+    program::poll,
 };
+use nix::sys::signal::Signal;
 
 /// Runs `held`, and returns what it says, line by line.
 fn held(process: u32) -> Vec<String> {
@@ -131,6 +134,33 @@ fn a_configuration_of_another_user_can_be_read_again() {
         process.event("reloaded", |_| true);
         let _ = instance.run("detach", &[]).succeeded();
         process.wait();
+    }
+}
+
+#[test]
+fn a_hook_that_runs_at_the_end_has_a_moment_and_no_more() {
+    let network = Network::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("our own folder");
+    for (seconds, says) in [("0.3", None), ("1000", Some("ran while the daemon stopped: killed"))] {
+        let told = folder.path().join(seconds);
+        let script = format!("echo begun > {0}; sleep {seconds}; echo done >> {0}", told.display());
+        let hook = format!("[hooks]\non_promote = [\"/bin/sh\", \"-c\", {script:?}]\ntimeout = \"10m\"\n");
+        let instance = Instance::new(&network.server, &["srv0"], &(hook + &ssh("")));
+        let mut process = instance.serve(&[]);
+        let _ = instance.run("grant", &["203.0.113.9", "ssh"]).succeeded();
+        poll("the hook to begin", PATIENCE, || {
+            fs::read_to_string(&told).ok().filter(|text| text.contains("begun"))
+        });
+
+        process.signal(Signal::SIGTERM);
+
+        assert!(process.wait().success(), "{}", process.errors());
+        let text = fs::read_to_string(&told).expect("it began");
+        match says {
+            None => assert_eq!(text, "begun\ndone\n", "{}", process.errors()),
+            Some(says) => assert!(process.errors().contains(says), "{}", process.errors()),
+        }
     }
 }
 

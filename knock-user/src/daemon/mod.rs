@@ -132,6 +132,9 @@ struct Inputs {
     tick: tokio::time::Interval,
 }
 
+/// How long hooks that run at the end may go on; then they are killed.
+const HOOKS_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Serves until something ends it; then takes the gate off, unless it is to stay.
 ///
 /// # Errors
@@ -150,6 +153,7 @@ pub fn serve(stage: &mut Stage, service: Service, seat: Seat, view: View) -> Res
     notify::stopping();
     let outcome = daemon.finish(stop.as_ref().ok().copied());
     daemon.say_farewell(&outcome);
+    runtime.block_on(daemon.hooks.finish(HOOKS_PATIENCE));
     drop(daemon.hub);
     runtime.block_on(inputs.server.finish());
     inputs.terminal.finish();

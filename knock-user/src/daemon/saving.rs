@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a file that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long the end waits for a write that is under way.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Taking down full tables takes a while; so much of the time, at most, is spent on it: one part in this many.
 const SHARE: u32 = 50;
@@ -50,6 +54,16 @@ impl Saving {
             | Name::TableFull
             | Name::Lost => {}
         }
+    }
+
+    /// Waits for the write under way, since the one after it must win. Returns whether it has ended.
+    fn is_settled(&mut self) -> bool {
+        let Some(writing) = &self.writing else { return true };
+        let deadline = Instant::now() + PATIENCE;
+        while !writing.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        writing.is_finished()
     }
 
     /// Says once what keeps the file from being written, and tries again later.
@@ -120,7 +134,7 @@ impl Daemon {
     /// Writes the file at the end.
     pub(super) fn save_now(&mut self) {
         let Some(path) = self.service.installed.about.state.clone() else { return };
-        if !self.service.is_restored {
+        if !self.service.is_restored || !self.saving.is_settled() {
             return;
         }
         let saved = Saved::of(&self.state, &self.door_names, Timestamp::now());
@@ -128,8 +142,14 @@ impl Daemon {
     }
 
     /// Empties the file: grants and bans go with a gate that is taken off by `detach`.
-    pub(super) fn forget_saved(&self) {
+    pub(super) fn forget_saved(&mut self) {
         let Some(path) = &self.service.installed.about.state else { return };
+        if !self.saving.is_settled() {
+            eprintln!(
+                "xdp-knock: WARNING: {} is still being written: remove it, or its grants come back",
+                path.display()
+            );
+        }
         warn_of(Saved::nothing(Timestamp::now()).write(path));
     }
 }

@@ -202,3 +202,23 @@ fn every_counter_of_the_kernel_is_shown_once() {
         assert_eq!(shown, 1, "{name}");
     }
 }
+
+#[test]
+fn every_metric_that_is_documented_or_shipped_for_is_there() {
+    let samples = read(&encode(&status(), &process()));
+    let there: BTreeSet<&str> = samples.keys().filter_map(|sample| sample.split('{').next()).collect();
+    let manual = include_str!("../../../docs/operations.md");
+
+    for (file, text) in [
+        ("docs/operations.md", manual),
+        ("docs/deploy/alerts.yml", include_str!("../../../docs/deploy/alerts.yml")),
+        ("docs/deploy/grafana.json", include_str!("../../../docs/deploy/grafana.json")),
+    ] {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let used: BTreeSet<&str> = words.filter(|word| word.starts_with("knock_")).collect();
+        assert!(used.len() > 5, "{file} names {used:?}");
+        assert!(used.is_subset(&there), "{file}: {:?}", used.difference(&there).collect::<Vec<_>>());
+    }
+    let undocumented: Vec<_> = there.iter().filter(|name| !manual.contains(&format!("`{name}`"))).collect();
+    assert!(undocumented.is_empty(), "not in docs/operations.md: {undocumented:?}");
+}
