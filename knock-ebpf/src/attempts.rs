@@ -97,9 +97,9 @@ fn release(attempts: &mut Attempts, claimed: u64) -> bool {
         return true;
     }
     attempts.void();
+    let poisoned = claimed | claim::POISONED;
     // SAFETY: as above. If this fails too, the memory is another source's by now.
-    let _ =
-        unsafe { atomic::compare_and_swap(turn_word, claimed | claim::POISONED, claim::released(claimed)) };
+    let _ = unsafe { atomic::compare_and_swap(turn_word, poisoned, claim::released(claimed)) };
     false
 }
 

@@ -13,7 +13,10 @@ use aya::{
 };
 use nix::{errno::Errno, net::if_::if_nameindex};
 
-use crate::{pins::Pins, present};
+use crate::{
+    pins::{self, Pins},
+    present,
+};
 use serde::{Deserialize, Serialize};
 
 /// How to attach.
@@ -126,7 +129,7 @@ pub fn swap(program: &mut Xdp, interface: &str, pins: &Pins) -> Result<()> {
 /// When the pin cannot be opened or removed.
 pub fn detach(interface: &str, pins: &Pins) -> Result<()> {
     let path = pins.link(interface);
-    if !path.exists() {
+    if !pins::is_there(&path)? {
         return Ok(());
     }
     let link = PinnedLink::from_pin(&path).with_context(|| format!("opening the pin {}", path.display()))?;

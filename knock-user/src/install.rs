@@ -119,7 +119,7 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
 /// Returns a number that no generation of this state has had.
 fn next_number(pins: &Pins) -> Result<u32> {
     // A process killed while it pinned the first maps leaves only some of them; the load makes the rest.
-    if !pins.state().join(names::LEDGER).exists() {
+    if !pins::is_there(&pins.state().join(names::LEDGER))? {
         return Ok(1);
     }
     let used = state::ledger(pins)?.get(&(Ledger::Generation as u32), 0).context("reading the ledger")?;

@@ -217,6 +217,14 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Returns whether there is such a pin. A question that fails is no answer: what cannot be seen may still be in force.
+///
+/// # Errors
+/// When the file system does not say.
+pub fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("looking for the pin {}", path.display()))
+}
+
 /// Returns what is in a folder; nothing where there is none.
 ///
 /// # Errors

@@ -6,7 +6,12 @@ use knock_common::{
     names,
 };
 
-use crate::{about::About, pins::Pins, state, table::Table};
+use crate::{
+    about::About,
+    pins::{self, Pins},
+    state,
+    table::Table,
+};
 
 /// Forgets the grants of doors that a generation does not have; returns how many there were.
 ///
@@ -14,7 +19,7 @@ use crate::{about::About, pins::Pins, state, table::Table};
 /// When the map cannot be read or changed.
 pub fn forget_strangers(pins: &Pins, about: &About) -> Result<usize> {
     let path = pins.state().join(names::GRANTS);
-    if !path.exists() {
+    if !pins::is_there(&path)? {
         return Ok(0);
     }
     state::check(pins)?;
