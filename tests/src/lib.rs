@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod daemon;
 pub mod flood;
 pub mod gate;
+pub mod hosts;
 pub mod instance;
 pub mod kernel;
 pub mod listener;

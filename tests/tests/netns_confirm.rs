@@ -1,11 +1,12 @@
 //! A gate that is brought in with `--confirm`: unless somebody confirms it, what was before judges again, by the kernel's
 //! own clock, whether or not a process lives that could see to it.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use knock_tests::{
+    hosts::{friend, network, server, stranger},
     instance::{Instance, door, guard},
-    netns::{Family, Network, address},
+    netns::Network,
     process::Process,
     program::{Finished, poll},
     reach::Reach,
@@ -32,24 +33,6 @@ fn old() -> String {
 
 fn new() -> String {
     guard(&[door("new", &["udp/7001"], &["udp/6303", "udp/5204"], "open_for = \"1h\"")])
-}
-
-fn network() -> Network {
-    let network = Network::new();
-    network.add_host("cli0", 0, 3);
-    network
-}
-
-fn server() -> IpAddr {
-    address(Family::V4, 0, 1)
-}
-
-fn friend() -> IpAddr {
-    address(Family::V4, 0, 2)
-}
-
-fn stranger() -> IpAddr {
-    address(Family::V4, 0, 3)
 }
 
 fn standing(gate: &Instance<'_>) -> Vec<Standing> {

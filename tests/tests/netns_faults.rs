@@ -6,14 +6,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Instant,
 };
 
 use knock_tests::{
+    hosts::{friend, network, server, stranger},
     instance::{InForce, Instance, door, guard, tree},
-    netns::{Family, Network, address},
+    netns::Network,
     program::{self, Finished},
     random::Random,
     reach::Reach,
@@ -65,22 +65,8 @@ enum End {
     DoneAnyway,
 }
 
-fn network() -> Network {
-    let network = Network::new();
-    network.add_host("cli0", 0, 3);
-    network
-}
-
 fn reach(network: &Network) -> Reach<'_> {
-    Reach::new(network, address(Family::V4, 0, 1), &[HIDDEN, SOMETIMES])
-}
-
-fn friend() -> IpAddr {
-    address(Family::V4, 0, 2)
-}
-
-fn stranger() -> IpAddr {
-    address(Family::V4, 0, 3)
+    Reach::new(network, server(), &[HIDDEN, SOMETIMES])
 }
 
 fn one_door() -> String {

@@ -1,10 +1,11 @@
 //! Interfaces that go and come back, change, and come late: the gate is on them by their names.
 
-use std::{env, net::IpAddr, time::Duration};
+use std::{env, time::Duration};
 
 use knock_tests::{
+    hosts::{friend, network, server, stranger},
     instance::{Instance, door, guard},
-    netns::{Family, Network, address},
+    netns::Network,
     reach::Reach,
 };
 
@@ -17,22 +18,8 @@ fn config() -> String {
     guard(&[door("one", &["udp/7000"], &["udp/6101", "udp/5017"], "open_for = \"1h\"")])
 }
 
-fn friend() -> IpAddr {
-    address(Family::V4, 0, 2)
-}
-
-fn stranger() -> IpAddr {
-    address(Family::V4, 0, 3)
-}
-
-fn network() -> Network {
-    let network = Network::new();
-    network.add_host("cli0", 0, 3);
-    network
-}
-
 fn reach(network: &Network) -> Reach<'_> {
-    Reach::new(network, address(Family::V4, 0, 1), &[7000])
+    Reach::new(network, server(), &[7000])
 }
 
 /// Deletes the pair of link 0 and makes it anew, with its addresses.

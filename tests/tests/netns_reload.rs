@@ -1,16 +1,12 @@
 //! Another configuration without a gap: nothing leaks and nothing is dropped while generations follow each other, and a bad
 //! file changes nothing.
 
-use std::{
-    env, fs,
-    net::{IpAddr, SocketAddr},
-    os::unix::fs::PermissionsExt as _,
-};
+use std::{env, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _};
 
 use knock_common::counter::Counter;
 use knock_tests::{
+    hosts::{friend, network, server, stranger},
     instance::{Instance, door, guard},
-    netns::{Family, Network, address},
     reach::Reach,
     storm::{Service, Steady, Storm},
 };
@@ -21,24 +17,6 @@ const HIDDEN: u16 = 7000;
 
 fn reloads() -> usize {
     env::var("KNOCK_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(500)
-}
-
-fn server() -> IpAddr {
-    address(Family::V4, 0, 1)
-}
-
-fn friend() -> IpAddr {
-    address(Family::V4, 0, 2)
-}
-
-fn stranger() -> IpAddr {
-    address(Family::V4, 0, 3)
-}
-
-fn network() -> Network {
-    let network = Network::new();
-    network.add_host("cli0", 0, 3);
-    network
 }
 
 fn kept() -> String {
