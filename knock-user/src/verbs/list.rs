@@ -11,7 +11,7 @@ use crate::{
     report::{
         Attempt, Ban, Grant, Listing,
         listing::{DoorAccess, SourceAccess, list, of_source},
-        text::{ago, columns, ends, span},
+        text::{ago, columns, count, ends, span},
     },
 };
 
@@ -66,18 +66,18 @@ fn everything(listing: &Listing, now: Timestamp) -> String {
         vec![one.source.to_string(), one.door.clone(), progress(one), started, last]
     });
     let parts = [
-        section("grants", &["source", "door", "via", "since", "ends"], grants.collect()),
-        section("bans", &["source", "since", "ends"], bans.collect()),
-        section("attempts", &["source", "door", "steps", "started", "last knock"], attempts.collect()),
+        section("grant", &["source", "door", "via", "since", "ends"], grants.collect()),
+        section("ban", &["source", "since", "ends"], bans.collect()),
+        section("attempt", &["source", "door", "steps", "started", "last knock"], attempts.collect()),
     ];
     parts.join("\n")
 }
 
-fn section(name: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
+fn section(noun: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
-        return format!("no {name}\n");
+        return format!("no {noun}s\n");
     }
-    format!("{} {name}\n{}", rows.len(), columns(head, rows))
+    format!("{}\n{}", count(rows.len(), noun), columns(head, rows))
 }
 
 fn progress(attempt: &Attempt) -> String {
