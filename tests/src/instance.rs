@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, mem,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -18,8 +18,8 @@ use tempfile::TempDir;
 
 use crate::{
     netns::{Namespace, unique},
-    process::Process,
-    program::{self, Finished},
+    process::{PATIENCE, Process},
+    program::{self, Finished, poll},
 };
 
 /// The text of a door whose sequence may be weak.
@@ -41,6 +41,16 @@ pub struct InForce {
     pub program: u32,
     /// Names of its doors.
     pub doors: Vec<String>,
+}
+
+/// What one look at an interface finds.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    interface: String,
+    /// Behind its pinned link; `None` if that is dead.
+    in_force: Option<InForce>,
+    /// Id of the program that the interface itself is said to carry.
+    carried: Option<u32>,
 }
 
 /// One gate; its pins are gone when it is dropped.
@@ -123,27 +133,44 @@ impl<'a> Instance<'a> {
     }
 
     /// Returns what judges on each interface; panics unless every interface of the gate has a pinned link that is alive,
-    /// and carries the program behind it.
+    /// and carries the program behind it. A daemon that swaps meanwhile is waited for.
     pub fn in_force(&self) -> BTreeMap<String, InForce> {
-        let links = survey::links(&self.pins()).unwrap_or_else(|error| panic!("{error:#}"));
+        // The link and the interface are asked one after the other, and a swap may come between: what they say holds if
+        // it is the same a second time, since no program's id comes twice.
+        let mut looked = self.look();
+        let looked = poll("two looks at the links that agree", PATIENCE, || {
+            let before = mem::replace(&mut looked, self.look());
+            (before == looked).then_some(before)
+        });
         let mut found = BTreeMap::new();
-        for link in links {
-            assert!(!link.is_dead(), "the link of {} is dead", link.interface);
-            let about = link.about().expect("a link that was looked into has a program");
-            let in_force = InForce {
-                generation: about.generation,
-                program: link.program_id,
-                doors: about.doors.keys().cloned().collect(),
-            };
-            assert_eq!(self.carried(&link.interface), Some(in_force.program), "on {}", link.interface);
-            found.insert(link.interface, in_force);
+        for look in looked.unwrap_or_else(|error| panic!("{error}")) {
+            let in_force = look.in_force.unwrap_or_else(|| panic!("the link of {} is dead", look.interface));
+            assert_eq!(look.carried, Some(in_force.program), "on {}", look.interface);
+            found.insert(look.interface, in_force);
         }
         let missing = self.interfaces.iter().find(|name| !found.contains_key(*name));
         assert_eq!(missing, None, "no link is pinned for it; there are {found:?}");
         found
     }
 
-    /// Returns what judges, which is the same on all interfaces.
+    /// Looks once, at each link and then at its interface; an error in words, to be compared.
+    fn look(&self) -> Result<Vec<Look>, String> {
+        let links = survey::links(&self.pins()).map_err(|error| format!("{error:#}"))?;
+        let look = |link: survey::Link| {
+            let about = link.about().expect("a link that was looked into has a program");
+            let in_force = (!link.is_dead()).then(|| InForce {
+                generation: about.generation,
+                program: link.program_id,
+                doors: about.doors.keys().cloned().collect(),
+            });
+            let carried = in_force.as_ref().and_then(|_| self.carried(&link.interface));
+            Look { interface: link.interface, in_force, carried }
+        };
+        Ok(links.into_iter().map(look).collect())
+    }
+
+    /// Returns what judges, which is the same on all interfaces. Asked while nothing is being brought in: on the way from one
+    /// generation to the next, interfaces differ.
     pub fn one_in_force(&self) -> InForce {
         let all: Vec<InForce> = self.in_force().into_values().collect();
         assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "interfaces differ: {all:?}");

@@ -156,13 +156,13 @@ impl Run<'_> {
     fn confirm(&mut self) {
         self.kill_verb("reload", &["--confirm", "1h"], self.start * 2);
         self.kill_verb("confirm", &[], Duration::from_millis(20));
+        // A daemon that was asked to reload goes on when the verb is killed: first it, then the look at what it left.
+        self.end_daemon();
         let links = survey::links(&self.gate.pins()).unwrap_or_else(|error| panic!("{error:#}"));
         let awaits = |link| matches!(rollback::standing(link), Ok(Standing::Awaited(_)));
         if links.iter().any(awaits) {
-            // A daemon that is asked to reload goes on when the verb is killed, so this one may be early.
             let _ = self.gate.run("confirm", &[]).succeeded();
         }
-        self.end_daemon();
     }
 
     /// Starts a verb and kills it.
