@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::{
-        ProgramInfo,
+        ProgramFd, ProgramInfo,
         links::{FdLink, LinkType, PinnedLink},
         loaded_programs,
     },
@@ -50,6 +50,8 @@ pub struct Program {
     /// What it says of itself.
     pub about: About,
     maps: Vec<(String, u32)>,
+    /// Keeps it, and so its maps, though it be swapped out meanwhile.
+    _handle: ProgramFd,
 }
 
 /// Returns every pinned link with its program. Takes root, since programs are looked up by their ids.
@@ -65,10 +67,26 @@ pub fn links(pins: &Pins) -> Result<Vec<Link>> {
 /// # Errors
 /// As [`links`].
 pub fn link(pins: &Pins, interface: String) -> Result<Link> {
-    let mut link = bare_link(pins, interface)?;
-    let looked = program(link.program_id);
+    let (mut link, looked) = looked_into(pins, interface)?;
     link.program = Some(looked.map_err(|error| foreign(pins, &link.interface, format!("{error:#}")))?);
     Ok(link)
+}
+
+/// Returns one pinned link, and what came of looking into its program.
+fn looked_into(pins: &Pins, interface: String) -> Result<(Link, Result<Program>)> {
+    let mut link = bare_link(pins, interface)?;
+    loop {
+        let looked = program(link.program_id);
+        if looked.is_ok() {
+            return Ok((link, looked));
+        }
+        // A reload may have swapped the program meanwhile, and the kernel forgets the one before at once.
+        let now = bare_link(pins, link.interface.clone())?;
+        if now.program_id == link.program_id {
+            return Ok((link, looked));
+        }
+        link = now;
+    }
 }
 
 /// Returns every pinned link of XDP, of whatever layout, with its program where that is ours.
@@ -76,11 +94,11 @@ pub fn link(pins: &Pins, interface: String) -> Result<Link> {
 /// # Errors
 /// When a pin is no link of XDP.
 pub fn links_of_any_layout(pins: &Pins) -> Result<Vec<Link>> {
-    let mut links = bare_links(pins)?;
-    for link in &mut links {
-        link.program = program(link.program_id).ok();
-    }
-    Ok(links)
+    let look = |interface| {
+        let (link, looked) = looked_into(pins, interface)?;
+        Ok(Link { program: looked.ok(), ..link })
+    };
+    pins.linked()?.into_iter().map(look).collect()
 }
 
 /// Returns every pinned link without looking into its program, which a process that gave up root can still do.
@@ -160,6 +178,7 @@ pub fn program_info(id: u32) -> Result<ProgramInfo> {
 /// When the kernel does not give it out, or it is no program of ours or of another layout.
 pub fn program(id: u32) -> Result<Program> {
     let info = program_info(id)?;
+    let handle = info.fd()?;
     let name = info.name_as_str().unwrap_or_default();
     if name != names::PROGRAM {
         bail!("its program is `{name}`");
@@ -173,7 +192,7 @@ pub fn program(id: u32) -> Result<Program> {
         bail!("its program says nothing of itself: it is of an xdp-knock before layout 2");
     };
     let about = about_in(Map::from_map_data(MapData::from_id(about)?)?)?;
-    Ok(Program { id, about, maps })
+    Ok(Program { id, about, maps, _handle: handle })
 }
 
 fn about_in(map: Map) -> Result<About> {

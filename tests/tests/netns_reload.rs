@@ -1,7 +1,7 @@
 //! Another configuration without a gap: nothing leaks and nothing is dropped while generations follow each other, and a bad
 //! file changes nothing.
 
-use std::{env, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _};
+use std::{env, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, thread};
 
 use knock_common::counter::Counter;
 use knock_tests::{
@@ -10,7 +10,7 @@ use knock_tests::{
     reach::Reach,
     storm::{Service, Steady, Storm},
 };
-use knock_user::config::Config;
+use knock_user::{config::Config, report::sight::Sight};
 use nix::sys::signal::Signal;
 
 const HIDDEN: u16 = 7000;
@@ -87,6 +87,34 @@ fn hundreds_of_reloads_under_traffic_leak_nothing_and_drop_nothing_of_a_granted_
     });
     storm.stop();
     service.stop();
+}
+
+#[test]
+fn a_look_while_the_program_is_swapped_takes_no_gate_for_foreign() {
+    let network = network();
+    let variants = variants();
+    let gate = Instance::new(&network.server, &["srv0"], &variants[0]);
+    // Without a daemon: nothing but the link holds a program, so that the swap is the end of the one before.
+    let _ = gate.run("attach", &[]).succeeded();
+    let (pins, mut looks) = (gate.pins(), 0);
+
+    thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            for round in 1..=20 {
+                gate.configure(variants[round % variants.len()].as_bytes());
+                let _ = gate.run("reload", &[]).succeeded();
+            }
+        });
+        while !swaps.is_finished() {
+            let sight = Sight::of_root(&pins).expect("a folder of pins");
+            assert_eq!(sight.foreign, [], "after {looks} looks");
+            assert_eq!(sight.links.len(), 1, "after {looks} looks");
+            looks += 1;
+        }
+    });
+
+    println!("{looks} looks during 20 reloads");
+    assert!(looks > 20);
 }
 
 #[test]
