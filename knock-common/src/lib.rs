@@ -24,6 +24,7 @@ pub mod counter;
 pub mod decide;
 pub mod door;
 pub mod event;
+pub mod flow;
 pub mod frame;
 pub mod grant;
 pub mod machine;
