@@ -27,7 +27,7 @@ pub const LATER_ATTEMPTS_ENTRIES: usize = 16_384;
 /// Conversations of one source with hidden services that are remembered at once, beside the kernel's own sockets.
 pub const MAX_SESSIONS: usize = 32;
 /// Sources whose conversations with hidden services are remembered at once.
-pub const SESSIONS_ENTRIES: usize = 16_384;
+pub const SESSIONS_ENTRIES: usize = 8192;
 /// Conversations that the host began, or forwards, whose answers are awaited at once.
 pub const REPLIES_ENTRIES: usize = 65_536;
 /// Datagrams in fragments whose later fragments are awaited at once.
@@ -359,20 +359,14 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Session {
-    /// When it was last seen, to within [`crate::flow::REFRESH_NS`]; the word by which a free slot is claimed.
+    /// When it was last seen, to within [`crate::flow::REFRESH_NS`]; the word by which a slot is claimed.
     pub seen_ns: u64,
-    /// The address that it is with.
-    pub local: Address,
-    /// The source's port.
-    pub remote_port: u16,
-    /// The service's port.
-    pub local_port: u16,
-    /// Protocol number of IP.
-    pub proto: u8,
+    /// The conversation, its source included: the kernel may hand the memory to another source's record.
+    pub flow: FlowKey,
     /// [`crate::flow::Stage`] as a number; 0 is a free slot.
     pub stage: u8,
     /// Zero.
-    pub _pad: u16,
+    pub _pad: [u8; 7],
 }
 
 /// All conversations of one source with hidden services: the value of the map of sessions.
@@ -537,6 +531,6 @@ const _: () = assert!(size_of::<Ban>() == 16);
 const _: () = assert!(size_of::<PrefixKey>() == 20 && size_of::<PortDoors>() == 16);
 const _: () = assert!(size_of::<Settings>() == 80 && offset_of!(Settings, any_doors) == 32);
 const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 16);
-const _: () = assert!(size_of::<Session>() == 32 && size_of::<Sessions>() == 1024);
+const _: () = assert!(size_of::<Session>() == 56 && size_of::<Sessions>() == 1792);
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 const _: () = assert!(MAX_SLOTS == 8, "a set of slots is one byte");

@@ -3,7 +3,7 @@
 //! The times are those of the kernel's connection tracking where it has one for the same thing
 //! (`nf_conntrack-sysctl.rst`): a conversation that is translated on its way ends there anyway.
 
-use crate::abi::Flow;
+use crate::{abi::Flow, talk::Part};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -68,6 +68,35 @@ impl Stage {
         }
     }
 
+    /// Returns the stage after a packet that belongs to the conversation.
+    #[must_use]
+    #[inline(always)]
+    pub const fn after(self, part: Part, is_incoming: bool) -> Self {
+        match (self, part) {
+            (Self::Asked | Self::Answered, _) => {
+                if is_incoming {
+                    Self::Answered
+                } else {
+                    self
+                }
+            }
+            (Self::Granted, _) => Self::Granted,
+            (Self::Opening | Self::Established | Self::Closing, Part::Begins) => Self::Opening,
+            (Self::Opening | Self::Established, Part::Ends) | (Self::Closing, _) => Self::Closing,
+            (Self::Opening, Part::Goes) | (Self::Established, _) => Self::Established,
+            (
+                Self::Opening,
+                Part::None
+                | Part::Accepts
+                | Part::Datagram
+                | Part::Asks
+                | Part::Answers
+                | Part::Fails
+                | Part::LaterFragment,
+            ) => Self::Opening,
+        }
+    }
+
     /// Returns how long a conversation may rest; `udp_idle_ns` is what the configuration says of [`Stage::Granted`].
     #[must_use]
     #[inline(always)]
@@ -81,6 +110,16 @@ impl Stage {
             Self::Granted => udp_idle_ns,
         }
     }
+}
+
+/// Returns what is to be written of a conversation that a packet belongs to, or `None` where that says nothing new: the
+/// stage is the same, and it was seen within [`REFRESH_NS`].
+#[must_use]
+#[inline(always)]
+pub const fn renewed(stage: u8, seen_ns: u64, now_ns: u64, part: Part, is_incoming: bool) -> Option<u8> {
+    let Some(before) = Stage::from_number(stage) else { return None };
+    let after = before.after(part, is_incoming).number();
+    if after == stage && now_ns.saturating_sub(seen_ns) < REFRESH_NS { None } else { Some(after) }
 }
 
 /// Returns whether a conversation at a stage, last seen at a time, still goes on. A stage of no meaning never does.

@@ -29,5 +29,8 @@ pub mod frame;
 pub mod grant;
 pub mod machine;
 pub mod names;
+pub mod outgoing;
 pub mod parse;
+pub mod session;
+pub mod talk;
 pub mod verdict;

@@ -36,8 +36,12 @@ pub struct Segment {
     pub is_v6: bool,
     /// Offset of the IP header.
     pub ip_at: usize,
-    /// A first fragment: it is judged, but it never knocks.
+    /// A fragment: a first one is judged, but none ever knocks.
     pub is_fragment: bool,
+    /// What tells the datagram of a fragment from others of its source: 16 bits of IPv4, 32 of IPv6.
+    pub fragment_id: u32,
+    /// Protocol number behind the IP headers.
+    pub proto: u8,
     /// Sent to a group of hosts by its link-layer address: it never knocks.
     pub is_group: bool,
     /// The layer above.
@@ -74,7 +78,16 @@ pub enum Transport {
         /// Bytes of payload after the echo header.
         size: u16,
     },
-    /// Anything else, other ICMP included.
+    /// Any other ICMP or ICMPv6 message.
+    Icmp {
+        /// Its type.
+        kind: u8,
+        /// Offset of its header.
+        at: usize,
+    },
+    /// A fragment that is not the first.
+    LaterFragment,
+    /// Anything else.
     Other,
 }
 
@@ -82,7 +95,7 @@ pub enum Transport {
 ///
 /// # Errors
 ///
-/// The verdict: not IP, a later fragment, or malformed.
+/// The verdict: not IP, or malformed.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Segment, Verdict> {
     let [first_octet] = frame.read(0).ok_or(Verdict::LinkCut)?;
@@ -123,7 +136,8 @@ fn is_vlan(ethertype: u16) -> bool {
 #[inline(always)]
 fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Segment, Verdict> {
     let head: [u8; Ipv4Hdr::LEN] = frame.read(ip_at).ok_or(Verdict::BadIp)?;
-    let [version_ihl, _, total_high, total_low, _, _, fragment_high, fragment_low, _, proto, ..] = head;
+    let [version_ihl, _, total_high, total_low, id_high, id_low, fragment_high, fragment_low, _, proto, ..] =
+        head;
     let header_len = usize::from(version_ihl & 0x0f).wrapping_mul(4);
     let total_len = usize::from(u16::from_be_bytes([total_high, total_low]));
     if version_ihl >> 4 != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
@@ -135,14 +149,15 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
     }
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
     let offset = fragment & 0x1fff;
-    if offset != 0 {
-        return Err(later_fragment(proto, offset));
-    }
-    let is_fragment = fragment & 0x2000 != 0;
-    let body =
-        Body { at: ip_at.wrapping_add(header_len), len: total_len.wrapping_sub(header_len), is_fragment };
+    let body = Body {
+        at: ip_at.wrapping_add(header_len),
+        len: total_len.wrapping_sub(header_len),
+        is_fragment: fragment & 0x3fff != 0,
+        is_later: is_later_fragment(proto, offset)?,
+        id: u32::from(u16::from_be_bytes([id_high, id_low])),
+    };
     let transport = transport(frame, proto, &body, false)?;
-    Ok(Segment { is_v6: false, ip_at, is_fragment, is_group, transport })
+    Ok(segment(false, ip_at, is_group, proto, &body, transport))
 }
 
 #[inline(always)]
@@ -161,9 +176,23 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
     if is_mapped(&source) {
         return Err(Verdict::MappedSource);
     }
-    let (proto, body) = extensions(frame, next, Body { at, len: payload_len, is_fragment: false })?;
+    let body = Body { at, len: payload_len, is_fragment: false, is_later: false, id: 0 };
+    let (proto, body) = extensions(frame, next, body)?;
     let transport = transport(frame, proto, &body, true)?;
-    Ok(Segment { is_v6: true, ip_at, is_fragment: body.is_fragment, is_group, transport })
+    Ok(segment(true, ip_at, is_group, proto, &body, transport))
+}
+
+#[inline(always)]
+fn segment(
+    is_v6: bool,
+    ip_at: usize,
+    is_group: bool,
+    proto: u8,
+    body: &Body,
+    transport: Transport,
+) -> Segment {
+    let Body { is_fragment, id: fragment_id, .. } = *body;
+    Segment { is_v6, ip_at, is_fragment, fragment_id, is_group, proto, transport }
 }
 
 /// What is left of the packet behind the headers walked so far.
@@ -172,6 +201,8 @@ struct Body {
     at: usize,
     len: usize,
     is_fragment: bool,
+    is_later: bool,
+    id: u32,
 }
 
 /// Walks the extension headers; returns the protocol behind them and what is left.
@@ -199,10 +230,14 @@ fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u
         }
         if next == PROTO_FRAGMENT {
             let offset = u16::from_be_bytes([offset_high, offset_low]) >> 3;
-            if offset != 0 {
-                return Err(later_fragment(following, offset));
-            }
+            let id = frame.read(body.at.wrapping_add(4)).ok_or(Verdict::BadExtension)?;
+            body.id = u32::from_be_bytes(id);
             body.is_fragment = true;
+            if is_later_fragment(following, offset)? {
+                // What follows is not the beginning of anything.
+                body.is_later = true;
+                return Ok((following, body));
+            }
         }
         body.at = frame.blur(body.at.wrapping_add(len));
         body.len = body.len.wrapping_sub(len);
@@ -222,14 +257,14 @@ fn is_extension(proto: u8) -> bool {
     )
 }
 
-/// Returns the verdict on a fragment at `offset`, in units of 8 bytes, that is not the first.
+/// Returns whether a fragment at `offset`, in units of 8 bytes, is not the first.
 #[inline(always)]
-fn later_fragment(proto: u8, offset: u16) -> Verdict {
+fn is_later_fragment(proto: u8, offset: u16) -> Result<bool, Verdict> {
     // Units 1 and 2 begin at bytes 8 and 16, inside a TCP header (RFC 1858, section 4).
-    if proto == PROTO_TCP && offset < 3 {
-        return Verdict::FragmentOverlap;
+    if proto == PROTO_TCP && offset != 0 && offset < 3 {
+        return Err(Verdict::FragmentOverlap);
     }
-    Verdict::LaterFragment
+    Ok(offset != 0)
 }
 
 #[inline(always)]
@@ -239,6 +274,9 @@ fn transport<F: Frame + ?Sized>(
     body: &Body,
     is_v6: bool,
 ) -> Result<Transport, Verdict> {
+    if body.is_later {
+        return Ok(Transport::LaterFragment);
+    }
     match (proto, is_v6) {
         (PROTO_TCP, _) => tcp(frame, body),
         (PROTO_UDP, _) => udp(frame, body),
@@ -288,7 +326,7 @@ fn icmp<F: Frame + ?Sized>(frame: &F, body: &Body, echo_request: u8) -> Result<T
     }
     let [kind, code, _, _, i0, i1, s0, s1] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
     if kind != echo_request || code != 0 {
-        return Ok(Transport::Other);
+        return Ok(Transport::Icmp { kind, at: body.at });
     }
     Ok(Transport::Echo {
         id: u16::from_be_bytes([i0, i1]),
@@ -349,7 +387,7 @@ impl Segment {
 }
 
 #[expect(clippy::as_conversions, reason = "an enum's number has no other form in a constant")]
-mod wire {
+pub(crate) mod wire {
     use network_types::{eth::EtherType, ip::IpProto};
 
     pub(super) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
@@ -359,12 +397,13 @@ mod wire {
     pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
 
     pub(super) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
-    pub(super) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
-    pub(super) const PROTO_TCP: u8 = IpProto::Tcp as u8;
-    pub(super) const PROTO_UDP: u8 = IpProto::Udp as u8;
+    pub(crate) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
+    pub(crate) const PROTO_TCP: u8 = IpProto::Tcp as u8;
+    pub(crate) const PROTO_UDP: u8 = IpProto::Udp as u8;
     pub(super) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
     pub(super) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    pub(crate) const PROTO_IGMP: u8 = IpProto::Igmp as u8;
     pub(super) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
-    pub(super) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+    pub(crate) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
     pub(super) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
 }
