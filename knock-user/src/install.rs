@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use knock_common::{abi::Ledger, names};
 
@@ -11,7 +11,7 @@ use crate::{
     attach,
     before::Before,
     clock,
-    config::Config,
+    config::{Config, Mode},
     generation::{Generation, host_ephemeral},
     loader::{Gate, Options},
     pins::{self, Held, Pins},
@@ -84,6 +84,11 @@ pub fn warn_of(outcome: Result<()>) {
 
 fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installed> {
     let pins = &held.pins;
+    // Without a program at egress nothing knows the replies to the host's own traffic: all of them would be dropped.
+    ensure!(
+        plan.config.mode != Mode::Deny,
+        "mode \"deny\" is not enforced yet (no egress program is attached, so replies would be lost): use \"guard\""
+    );
     let number = next_number(pins)?;
     let generation = Generation::compile(&plan.config, number, &host_ephemeral())?;
     let mut about =
