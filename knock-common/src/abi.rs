@@ -50,6 +50,16 @@ pub const LEDGER_WORDS: usize = 3;
 pub const EVENTS_BYTES: usize = 1 << 20;
 /// Index of the event budget in the map of budgets, behind those of the doors.
 pub const EVENT_BUDGET: u32 = 64;
+/// Index of the token bucket of [`crate::answer`] that all sources share, behind that.
+pub const ANSWER_BUDGET: u32 = 65;
+/// Index of the number that flow labels are made with; 0 until the first is made.
+pub const LABEL_SECRET: u32 = 66;
+/// Words in the map of budgets.
+pub const BUDGETS_WORDS: usize = 67;
+/// Interfaces whose link-layer address is known at once.
+pub const LINKS_ENTRIES: usize = 1024;
+/// Bit of a word of the map of links: packets come without a checksum, as they do from another namespace.
+pub const LINK_PARTIAL: u64 = 1 << 48;
 /// Ports of one protocol.
 pub const PORTS: usize = 65_536;
 
@@ -501,7 +511,7 @@ pub struct Settings {
     pub test_clock: u8,
     /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
     pub confirm: u8,
-    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`].
+    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`].
     pub flags: u8,
     /// Time to live of what the gate sends (`net.ipv4.ip_default_ttl`).
     pub ttl: u8,
@@ -524,6 +534,8 @@ impl Settings {
     pub const DENY_FORWARD: u8 = 2;
     /// Some door keeps what it let in, so conversations are remembered.
     pub const SESSIONS: u8 = 4;
+    /// What the gate sends over IPv6 has a flow label (`net.ipv6.auto_flowlabels`).
+    pub const LABELS: u8 = 8;
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);

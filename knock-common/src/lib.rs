@@ -18,6 +18,7 @@
 )]
 
 pub mod abi;
+pub mod answer;
 pub mod budget;
 pub mod claim;
 pub mod counter;

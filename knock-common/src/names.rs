@@ -37,6 +37,8 @@ pub const REPLIES: &str = "REPLIES";
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// LRU hash: source -> word of its rate of answers from closed ports.
 pub const ANSWERS: &str = "ANSWERS";
+/// Hash: interface index -> its link-layer address, in the low 48 bits, and [`crate::abi::LINK_PARTIAL`].
+pub const LINKS: &str = "LINKS";
 /// Array of rate budgets: one word a door, then one for events.
 pub const BUDGETS: &str = "BUDGETS";
 /// Per-CPU array of [`crate::counter::Counter`].

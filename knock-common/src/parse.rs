@@ -97,7 +97,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Segment, Verdict> {
 
 /// Returns the type of what the link layer carries, and where that begins.
 #[inline(always)]
-fn link<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Verdict> {
+pub(crate) fn link<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Verdict> {
     let type_at = EthHdr::LEN.saturating_sub(2);
     let mut ethertype = u16::from_be_bytes(frame.read(type_at).ok_or(Verdict::LinkCut)?);
     let mut at = EthHdr::LEN;
@@ -349,22 +349,22 @@ impl Segment {
 }
 
 #[expect(clippy::as_conversions, reason = "an enum's number has no other form in a constant")]
-mod wire {
+pub(crate) mod wire {
     use network_types::{eth::EtherType, ip::IpProto};
 
-    pub(super) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
-    pub(super) const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
-    pub(super) const ETHERTYPE_VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+    pub(crate) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+    pub(crate) const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+    pub(crate) const ETHERTYPE_VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
     /// The service tag of 802.1ad.
-    pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+    pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
 
-    pub(super) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
-    pub(super) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
-    pub(super) const PROTO_TCP: u8 = IpProto::Tcp as u8;
-    pub(super) const PROTO_UDP: u8 = IpProto::Udp as u8;
-    pub(super) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
-    pub(super) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
-    pub(super) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
-    pub(super) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
-    pub(super) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    pub(crate) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    pub(crate) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
+    pub(crate) const PROTO_TCP: u8 = IpProto::Tcp as u8;
+    pub(crate) const PROTO_UDP: u8 = IpProto::Udp as u8;
+    pub(crate) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
+    pub(crate) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    pub(crate) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
+    pub(crate) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+    pub(crate) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
 }

@@ -10,10 +10,12 @@ use aya_ebpf::{
 };
 use knock_common::{
     abi::{
-        ABOUT_CHUNK, Address, Attempts, BANS_ENTRIES, Ban, DoorRule, EVENT_BUDGET, EVENTS_BYTES,
-        FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, List,
-        MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role,
+        ABOUT_CHUNK, ANSWERS_ENTRIES, Address, Attempts, BANS_ENTRIES, BUDGETS_WORDS, Ban, DoorRule,
+        EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey,
+        LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, LINKS_ENTRIES, List, MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES,
+        PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role,
     },
+    answer::{Head, Question},
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},
     decide::{Access, Tables, Visit},
@@ -51,7 +53,11 @@ static CONFIRM: Array<u64, 1> = Array::new();
 #[btf_map]
 static PREVIOUS: ProgramArray<{ PREVIOUS_SLOTS as usize }> = ProgramArray::new();
 #[btf_map]
-static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
+static BUDGETS: Array<u64, BUDGETS_WORDS> = Array::new();
+#[btf_map]
+static ANSWERS: LruHashMap<Address, u64, ANSWERS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static LINKS: HashMap<u32, u64, LINKS_ENTRIES> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
@@ -64,6 +70,25 @@ static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Room that a run needs and that the 512-byte stack does not have.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// An answer under construction.
+#[btf_map]
+static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
+/// An answer under construction, on one CPU.
+#[repr(C)]
+pub struct Draft {
+    /// What is answered.
+    pub question: Question,
+    /// The headers of the answer.
+    pub head: Head,
+}
+
+/// Returns the room for an answer of this CPU.
+#[inline(always)]
+pub fn draft() -> Option<*mut Draft> {
+    DRAFT.get_ptr_mut(0)
+}
 
 /// Working room of one run on one CPU.
 #[repr(C)]
@@ -235,6 +260,32 @@ fn admit(index: u32, now_ns: u64, limit: u32) -> bool {
         }
     }
     false
+}
+
+/// Returns a word of the budgets.
+#[inline(always)]
+pub fn budget(index: u32) -> Option<*mut u64> {
+    BUDGETS.get_ptr_mut(index)
+}
+
+/// Returns the word of a source's rate of answers.
+#[inline(always)]
+pub fn answers(source: &Address) -> Option<*mut u64> {
+    ANSWERS.get_ptr_mut(source)
+}
+
+/// Stores the word of a source that has none.
+#[inline(always)]
+pub fn insert_answers(source: &Address, word: u64) -> Result<(), i32> {
+    ANSWERS.insert(source, &word, u64::from(BPF_NOEXIST))
+}
+
+/// Returns what is known of an interface's link layer.
+#[inline(always)]
+pub fn link(interface: u32) -> Option<u64> {
+    let word = LINKS.get_ptr(&interface)?;
+    // SAFETY: the kernel keeps the entry's memory until this run ends; an aligned word.
+    Some(unsafe { ptr::read_volatile(word) })
 }
 
 /// Puts an event into the ring; returns whether there was room.

@@ -11,7 +11,7 @@ use knock_common::{
 };
 
 use crate::{
-    attempts, confirm, constants,
+    answer, attempts, confirm, constants,
     frame::XdpFrame,
     maps::{self, Maps, Scratch},
 };
@@ -32,6 +32,7 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
     trace(&ctx, verdict.counter() as u32);
     match verdict.action(Mode::from_number(constants::settings().mode())) {
         Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop if answer::is_due(verdict) => answer::refuse(&ctx),
         Action::Drop => xdp_action::XDP_DROP,
     }
 }

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader, maps::lpm_trie::Key, programs::Xdp};
 use knock_common::{
-    abi::{ABOUT_CHUNK, PrefixKey, Role, Settings},
+    abi::{ABOUT_CHUNK, LINK_PARTIAL, PrefixKey, Role, Settings},
     names,
 };
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
+    devices,
     generation::Generation,
     state,
     wire::{self, Wire},
@@ -39,6 +40,8 @@ pub struct Options<'a> {
 pub struct Gate {
     /// The program and its maps.
     pub ebpf: Ebpf,
+    /// Whether it answers, so that it has to know which frames are to this host.
+    is_answering: bool,
 }
 
 impl Gate {
@@ -71,9 +74,11 @@ impl Gate {
             }
         }
         let ebpf = loader.load(OBJECT).context("loading the BPF object")?;
-        let mut gate = Self { ebpf };
+        let is_answering = generation.settings.flags & Settings::CLOSED != 0;
+        let mut gate = Self { ebpf, is_answering };
         gate.fill(generation, options)?;
         gate.read_back(generation, options)?;
+        gate.know_links()?;
         gate.program()?.load().context("the kernel refused the XDP program")?;
         Ok(gate)
     }
@@ -98,6 +103,25 @@ impl Gate {
     pub fn program(&mut self) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(names::PROGRAM).context("the embedded object has no program")?;
         program.try_into().context("the embedded program is not for XDP")
+    }
+
+    /// Tells the program the link-layer addresses that the interfaces here have now, if it answers for closed ports: a frame
+    /// to any other is another host's, and gets no answer.
+    ///
+    /// # Errors
+    /// When the interfaces cannot be listed or the map is full.
+    pub fn know_links(&mut self) -> Result<()> {
+        if !self.is_answering {
+            return Ok(());
+        }
+        let mut links = wire::links(&mut self.ebpf)?;
+        for device in devices::all()? {
+            let Some([a, b, c, d, e, f]) = device.address else { continue };
+            let partial = if device.kind.as_deref() == Some("veth") { LINK_PARTIAL } else { 0 };
+            let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | partial;
+            links.insert(device.index, word, 0).context("writing an interface's link-layer address")?;
+        }
+        Ok(())
     }
 
     /// Returns the kernel's id of the program.

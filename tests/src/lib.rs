@@ -19,6 +19,7 @@ pub mod plain;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod raw;
 pub mod reach;
 pub mod scene;
 pub mod service;

@@ -61,6 +61,8 @@ impl Daemon {
 
     /// Puts the gate on interfaces that came, and notes those that went.
     pub(super) fn follow_interfaces(&mut self) {
+        // Those that came, and those whose address is another now.
+        warn_of(self.service.installed.gate.know_links());
         let links = match survey::bare_links(&self.service.held.pins) {
             Ok(links) => links,
             Err(error) => return warn_of(Err(error)),
