@@ -341,7 +341,7 @@ impl Question {
             put(head, Ipv6Hdr::LEN, unreachable([1, 4], sum));
         } else {
             // RFC 1812, section 4.3.2.5: errors go with the precedence of internetwork control.
-            let tos = (self.tos & 0x1e | 0xc0) & !ECN;
+            let tos = self.tos & 0x1e | 0xc0;
             let len = UNREACHABLE_V4_LEN.wrapping_add(quoted);
             self.write_ipv4(head, sender, &V4 { tos, len, id: Some(sender.id), proto: PROTO_ICMP });
             put(head, Ipv4Hdr::LEN, unreachable([3, 3], quote_sum));
