@@ -540,3 +540,50 @@ fn halves(address: &Address) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_then_its_rate() {
+        let mut word = 0;
+        for _ in 0..BURST {
+            word = admit(word, SECOND_NS, INTERVAL_V4_NS, BURST).expect("within the burst");
+        }
+        assert_eq!(admit(word, SECOND_NS, INTERVAL_V4_NS, BURST), None);
+        assert_eq!(admit(word, 2 * SECOND_NS - 1, INTERVAL_V4_NS, BURST), None);
+        let word = admit(word, 2 * SECOND_NS, INTERVAL_V4_NS, BURST).expect("one more a second");
+        assert_eq!(admit(word, 2 * SECOND_NS, INTERVAL_V4_NS, BURST), None);
+    }
+
+    #[test]
+    fn a_sum_is_that_of_rfc_1071_whatever_its_length() {
+        let frame: Vec<u8> = (0..=u8::MAX).cycle().skip(3).take(MAX_SUMMED + 60).collect();
+        for len in (0..=300).chain([MAX_SUMMED - 1, MAX_SUMMED, MAX_SUMMED + 31]) {
+            let bytes = &frame[14..14 + len];
+            let expected = bytes
+                .chunks(2)
+                .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+            assert_eq!(sum(frame.as_slice(), 14, len), Some(expected.sum()), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_or_too_long_has_no_sum() {
+        let frame = vec![1; MAX_SUMMED + 100];
+        assert_eq!(sum(&frame[..60], 14, 47), None);
+        assert!(sum(&frame[..60], 14, 46).is_some());
+        assert_eq!(sum(frame.as_slice(), 14, MAX_SUMMED + 32), None);
+    }
+
+    #[test]
+    fn a_label_is_the_same_for_a_conversation_and_for_no_other() {
+        let question = Question { is_tcp: true, ports: [1, 2, 3, 4], ..Question::EMPTY };
+        let other = Question { ports: [1, 2, 3, 5], ..question };
+        assert_eq!(question.label(7), question.label(7));
+        assert_ne!(question.label(7), other.label(7));
+        assert_ne!(question.label(7), question.label(8));
+        assert!(question.label(7) < 1 << 20);
+    }
+}

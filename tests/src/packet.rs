@@ -144,7 +144,7 @@ impl V4 {
 }
 
 /// RFC 1071 over a header whose checksum field is zero.
-fn checksum(header: &[u8]) -> u16 {
+pub(crate) fn checksum(header: &[u8]) -> u16 {
     let sum: u32 = header
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))
@@ -243,37 +243,4 @@ pub fn icmp(kind: u8, code: u8, size: usize) -> Vec<u8> {
     let mut bytes = vec![kind, code, 0, 0, 0, 77, 0, 1];
     bytes.resize(8 + size, b'x');
     bytes
-}
-
-/// Returns a frame with the right TCP or UDP checksum, if it has such a header and no IPv6 extension headers but options.
-pub fn seal(mut frame: Vec<u8>) -> Vec<u8> {
-    let mut at = 12;
-    while matches!(frame[at..at + 2], [0x81, 0x00] | [0x88, 0xa8]) {
-        at += 4;
-    }
-    let ip = at + 2;
-    let is_v6 = frame[at] == 0x86;
-    let (mut proto, mut l4, addresses) = if is_v6 {
-        (frame[ip + 6], ip + 40, ip + 8..ip + 40)
-    } else {
-        (frame[ip + 9], ip + usize::from(frame[ip] & 15) * 4, ip + 12..ip + 20)
-    };
-    while is_v6 && [HOP_BY_HOP, DESTINATION].contains(&proto) {
-        (proto, l4) = (frame[l4], l4 + 8 * (usize::from(frame[l4 + 1]) + 1));
-    }
-    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-    let end = if is_v6 { ip + 40 + word(ip + 4) } else { ip + word(ip + 2) };
-    let (sum_at, end) = match proto {
-        TCP => (l4 + 16, end),
-        UDP => (l4 + 6, l4 + word(l4 + 4)),
-        _ => return frame,
-    };
-    frame[sum_at..sum_at + 2].fill(0);
-    let mut summed = frame[addresses].to_vec();
-    summed.extend([0, proto]);
-    summed.extend(u16::try_from(end - l4).expect("a short packet").to_be_bytes());
-    summed.extend(&frame[l4..end]);
-    let sum = checksum(&summed);
-    frame[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
-    frame
 }

@@ -12,7 +12,10 @@ use nix::{
     sys::socket::{self, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType},
 };
 
-use crate::netns::Namespace;
+use crate::{
+    netns::Namespace,
+    packet::{DESTINATION, HOP_BY_HOP, TCP, UDP, checksum},
+};
 
 /// How long an answer that is certain to come is awaited.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,4 +93,37 @@ fn link(device: &str) -> LinkAddr {
     addresses
         .find_map(|entry| entry.address.filter(|_| entry.interface_name == device)?.as_link_addr().copied())
         .unwrap_or_else(|| panic!("{device} has no link address"))
+}
+
+/// Returns a frame with the right TCP or UDP checksum, if it has such a header and no IPv6 extension headers but options.
+pub fn seal(mut frame: Vec<u8>) -> Vec<u8> {
+    let mut at = 12;
+    while matches!(frame[at..at + 2], [0x81, 0x00] | [0x88, 0xa8]) {
+        at += 4;
+    }
+    let ip = at + 2;
+    let is_v6 = frame[at] == 0x86;
+    let (mut proto, mut l4, addresses) = if is_v6 {
+        (frame[ip + 6], ip + 40, ip + 8..ip + 40)
+    } else {
+        (frame[ip + 9], ip + usize::from(frame[ip] & 15) * 4, ip + 12..ip + 20)
+    };
+    while is_v6 && [HOP_BY_HOP, DESTINATION].contains(&proto) {
+        (proto, l4) = (frame[l4], l4 + 8 * (usize::from(frame[l4 + 1]) + 1));
+    }
+    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let end = if is_v6 { ip + 40 + word(ip + 4) } else { ip + word(ip + 2) };
+    let (sum_at, end) = match proto {
+        TCP => (l4 + 16, end),
+        UDP => (l4 + 6, l4 + word(l4 + 4)),
+        _ => return frame,
+    };
+    frame[sum_at..sum_at + 2].fill(0);
+    let mut summed = frame[addresses].to_vec();
+    summed.extend([0, proto]);
+    summed.extend(u16::try_from(end - l4).expect("a short packet").to_be_bytes());
+    summed.extend(&frame[l4..end]);
+    let sum = checksum(&summed);
+    frame[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+    frame
 }

@@ -12,11 +12,11 @@ use knock_tests::{
     kernel::compile,
     netns::Network,
     packet::{
-        ACK, CWR, DESTINATION, ECE, FIN, IPV4, IPV6, PSH, RST, SYN, TCP, UDP, URG, V4, V6, extension, seal,
-        tcp, udp,
+        ACK, CWR, DESTINATION, ECE, FIN, IPV4, IPV6, PSH, RST, SYN, TCP, UDP, URG, V4, V6, extension, tcp,
+        udp,
     },
     program::run,
-    raw::{Raw, link_address},
+    raw::{Raw, link_address, seal},
 };
 use knock_user::loader::{Gate, Options};
 

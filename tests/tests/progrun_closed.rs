@@ -9,9 +9,10 @@ use knock_common::{
 use knock_tests::{
     kernel::{Kernel, compile},
     packet::{
-        ACK, FIN, IPV4, IPV6, MORE, RST, SERVICE_VLAN, STRANGER, SYN, TCP, UDP, V4, V6, VLAN, seal, tagged,
-        tcp, udp,
+        ACK, FIN, IPV4, IPV6, MORE, RST, SERVICE_VLAN, STRANGER, SYN, TCP, UDP, V4, V6, VLAN, tagged, tcp,
+        udp,
     },
+    raw::seal,
 };
 
 const CONFIG: &str = r#"
