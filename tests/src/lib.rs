@@ -22,6 +22,7 @@ pub mod random;
 pub mod reach;
 pub mod scene;
 pub mod service;
+pub mod session;
 pub mod shape;
 pub mod specimens;
 pub mod sshd;
