@@ -2,6 +2,7 @@
 //! programs it is tried against.
 
 pub mod bpffs;
+pub mod capture;
 pub mod client;
 pub mod corpus;
 pub mod daemon;
@@ -9,6 +10,7 @@ pub mod flood;
 pub mod gate;
 pub mod hosts;
 pub mod instance;
+pub mod internet;
 pub mod kernel;
 pub mod listener;
 pub mod machine;
