@@ -30,4 +30,5 @@ pub mod grant;
 pub mod machine;
 pub mod names;
 pub mod parse;
+pub mod spa;
 pub mod verdict;

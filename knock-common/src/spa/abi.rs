@@ -1,0 +1,87 @@
+//! What lies in maps for single packet authorization, with its layout asserted.
+
+use core::mem::{offset_of, size_of};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::hmac::HmacKey;
+
+/// Most secrets of a configuration.
+pub const KEYS_ENTRIES: usize = 1024;
+/// Most pairs of a secret and a door that it may ask for.
+pub const RIGHTS_ENTRIES: usize = 4096;
+/// Most secrets whose counters are remembered, those of former configurations included.
+pub const FLOORS_ENTRIES: usize = 4096;
+
+/// What a secret is known by outside, made of it: [`super::key::SpaKey::id`].
+pub type KeyId = [u8; 8];
+
+/// A secret as the kernel needs it: the value of the map of keys, found by its [`KeyId`].
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct KeyRule {
+    /// SipHash key of the gate: little-endian words.
+    pub gate: [u64; 2],
+    /// Key of the code.
+    pub code: HmacKey,
+    /// Number of the key in the prefix trie.
+    pub number: u8,
+    /// [`KeyRule::ANY_SOURCE`], [`KeyRule::OTHER_SOURCE`], [`KeyRule::FROM`].
+    pub flags: u8,
+    /// Zero.
+    pub _pad: [u8; 6],
+}
+
+impl KeyRule {
+    /// May ask for whoever sends the packet (`nat = true`).
+    pub const ANY_SOURCE: u8 = 1;
+    /// May name another address than the one it sends from.
+    pub const OTHER_SOURCE: u8 = 2;
+    /// Only sources of a `from` prefix of the key may use it.
+    pub const FROM: u8 = 4;
+
+    /// Returns whether the flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Key of the map of rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct RightKey {
+    /// The secret.
+    pub key: KeyId,
+    /// [`crate::abi::DoorRule::id`].
+    pub door: u64,
+}
+
+/// What a secret may ask of a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Right {
+    /// How long the door opens for a packet that wants no time of its own.
+    pub open_for_ns: u64,
+    /// The longest that it opens for one that does.
+    pub longest_ns: u64,
+    /// Number of the door.
+    pub door: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// What the kernel knows of wall time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct WallClock {
+    /// Unix time less boot time, wrapping.
+    pub offset_ns: u64,
+    /// Boot time when the daemon last looked; 0 if it never did.
+    pub seen_ns: u64,
+}
+
+const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, number) == 80);
+const _: () =
+    assert!(size_of::<RightKey>() == 16 && size_of::<Right>() == 24 && size_of::<WallClock>() == 16);

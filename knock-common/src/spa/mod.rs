@@ -1,0 +1,11 @@
+//! Single packet authorization: one datagram that proves who sent it, for which door, where and when.
+//!
+//! `docs/spa.md` has the byte layout, the derivation of keys and test vectors.
+
+pub mod abi;
+pub mod floor;
+pub mod hmac;
+pub mod key;
+pub mod packet;
+pub mod sha256;
+pub mod verdict;
