@@ -30,5 +30,6 @@ pub mod grant;
 pub mod machine;
 pub mod names;
 pub mod parse;
+pub mod rotate;
 pub mod spa;
 pub mod verdict;

@@ -4,7 +4,7 @@ use knock_common::{
     abi::{Address, mapped},
     door::door_id,
     spa::{
-        abi::{KeyRule, Right, WallClock},
+        abi::{KeyId, KeyRule, Right, ServerRule, WallClock},
         key::SpaKey,
         packet::{COVERED, Datagram, LENGTH, Request},
         sha256::Work,
@@ -36,13 +36,13 @@ fn request() -> Request {
     }
 }
 
-fn is_accepted(bytes: [u8; LENGTH], key: &SpaKey) -> bool {
-    let (datagram, rule) = (Datagram::new(bytes), key.rule(0));
+fn is_accepted(bytes: [u8; LENGTH], id: KeyId, rule: &KeyRule) -> bool {
+    let datagram = Datagram::new(bytes);
     let mut work = Work { state: [0; 8], words: [0; 16] };
     datagram.is_known()
-        && datagram.key_id() == key.id()
-        && datagram.passes(&rule)
-        && datagram.is_authentic(&rule, &mut work)
+        && datagram.key_id() == id
+        && datagram.passes(rule)
+        && datagram.is_authentic(rule, &mut work)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -88,7 +88,7 @@ fn what_is_sealed_is_accepted_and_says_the_same() {
         let request = Request { seconds, door, counter: random.bits(), server: random.bits(), source: named };
         let sealed = Datagram::seal(&request, &key());
 
-        assert!(is_accepted(*sealed.bytes(), &key()), "{request:?}");
+        assert!(is_accepted(*sealed.bytes(), key().id(), &key().rule()), "{request:?}");
         assert_eq!(sealed.request(), request);
     }
 }
@@ -100,19 +100,20 @@ fn each_bit_of_500_valid_packets_counts() {
         let key = SpaKey::new(&std::array::from_fn(|_| random.byte()));
         let request = Request { counter: random.bits(), door: random.bits(), ..request() };
         let bytes = *Datagram::seal(&request, &key).bytes();
-        assert!(is_accepted(bytes, &key));
+        let (id, rule) = (key.id(), key.rule());
+        assert!(is_accepted(bytes, id, &rule));
         for bit in 0..LENGTH * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
 
-            assert!(!is_accepted(flipped, &key), "bit {bit} of {}", hex(&bytes));
+            assert!(!is_accepted(flipped, id, &rule), "bit {bit} of {}", hex(&bytes));
         }
     }
 }
 
 #[test]
 fn the_code_alone_refuses_what_a_broken_gate_would_pass() {
-    let rule = key().rule(0);
+    let rule = key().rule();
     let bytes = *Datagram::seal(&request(), &key()).bytes();
     let mut work = Work { state: [0; 8], words: [0; 16] };
     for bit in (0..COVERED * 8).chain(62 * 8..LENGTH * 8) {
@@ -127,7 +128,7 @@ fn the_code_alone_refuses_what_a_broken_gate_would_pass() {
 #[test]
 fn another_secret_refuses_it_even_under_the_same_id() {
     let bytes = *Datagram::seal(&request(), &key()).bytes();
-    let other = SpaKey::new(&[9; 32]).rule(0);
+    let other = SpaKey::new(&[9; 32]).rule();
     let mut work = Work { state: [0; 8], words: [0; 16] };
 
     assert!(!Datagram::new(bytes).passes(&other));
@@ -147,11 +148,12 @@ fn sub_keys_differ_from_each_other_and_from_the_secret() {
 
 fn server() -> Server {
     let clock = WallClock { offset_ns: 1_767_323_000 * SECOND, seen_ns: 40 * SECOND };
-    Server { identity: door_id(b"box"), window_ns: 30 * SECOND, clock, now_ns: 45 * SECOND }
+    let rule = ServerRule { identity: door_id(b"box"), window_ns: 30 * SECOND };
+    Server { rule, clock, now_ns: 45 * SECOND }
 }
 
 fn rule(flags: u8) -> KeyRule {
-    KeyRule { flags, ..key().rule(0) }
+    KeyRule { flags, ..key().rule() }
 }
 
 #[test]
@@ -180,7 +182,7 @@ fn a_packet_for_another_server_is_refused() {
 fn the_window_has_sharp_edges_on_both_sides() {
     let now = wall_ns(&server().clock, server().now_ns).unwrap();
     assert_eq!(now, 1_767_323_045 * SECOND);
-    let window = server().window_ns;
+    let window = server().rule.window_ns;
     for (counter, expected) in [
         (0, Err(Refusal::Stale)),
         (now - window - 1, Err(Refusal::Stale)),
@@ -199,7 +201,8 @@ fn without_a_wall_clock_of_late_nothing_is_accepted() {
     let counter = request().counter;
     let seen = |seen_ns, now_ns| {
         let clock = WallClock { seen_ns, ..server().clock };
-        check_time(counter, &Server { clock, now_ns, window_ns: u64::MAX, ..server() })
+        let rule = ServerRule { window_ns: u64::MAX, ..server().rule };
+        check_time(counter, &Server { rule, clock, now_ns })
     };
 
     assert_eq!(seen(0, 45 * SECOND), Err(Refusal::NoClock));

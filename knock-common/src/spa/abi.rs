@@ -24,12 +24,10 @@ pub struct KeyRule {
     pub gate: [u64; 2],
     /// Key of the code.
     pub code: HmacKey,
-    /// Number of the key in the prefix trie.
-    pub number: u8,
-    /// [`KeyRule::ANY_SOURCE`], [`KeyRule::OTHER_SOURCE`], [`KeyRule::FROM`].
+    /// [`KeyRule::ANY_SOURCE`], [`KeyRule::OTHER_SOURCE`].
     pub flags: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 7],
 }
 
 impl KeyRule {
@@ -37,8 +35,6 @@ impl KeyRule {
     pub const ANY_SOURCE: u8 = 1;
     /// May name another address than the one it sends from.
     pub const OTHER_SOURCE: u8 = 2;
-    /// Only sources of a `from` prefix of the key may use it.
-    pub const FROM: u8 = 4;
 
     /// Returns whether the flag is set.
     #[must_use]
@@ -72,6 +68,16 @@ pub struct Right {
     pub _pad: [u8; 7],
 }
 
+/// What a generation says of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ServerRule {
+    /// [`crate::door::door_id`] of its name.
+    pub identity: u64,
+    /// How far a counter may be from the wall time, either way.
+    pub window_ns: u64,
+}
+
 /// What the kernel knows of wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -82,6 +88,7 @@ pub struct WallClock {
     pub seen_ns: u64,
 }
 
-const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, number) == 80);
+const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, flags) == 80);
 const _: () =
     assert!(size_of::<RightKey>() == 16 && size_of::<Right>() == 24 && size_of::<WallClock>() == 16);
+const _: () = assert!(size_of::<ServerRule>() == 16);

@@ -53,9 +53,14 @@ impl SpaKey {
         HmacKey::new(&self.secret.code(CODE))
     }
 
+    /// Returns the key for another use: the code of its label.
+    pub(crate) fn sub_key(&self, label: &[u8]) -> HmacKey {
+        HmacKey::new(&self.secret.code(label))
+    }
+
     /// Returns the secret as the kernel needs it, with no flag set.
     #[must_use]
-    pub fn rule(&self, number: u8) -> KeyRule {
-        KeyRule { gate: self.gate(), code: self.code(), number, flags: 0, _pad: [0; 6] }
+    pub fn rule(&self) -> KeyRule {
+        KeyRule { gate: self.gate(), code: self.code(), flags: 0, _pad: [0; 7] }
     }
 }

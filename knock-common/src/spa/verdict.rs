@@ -1,7 +1,7 @@
 //! What becomes of a packet whose code is right: whether it is for this server, now, and within the rights of its secret.
 
 use super::{
-    abi::{KeyRule, Right, WallClock},
+    abi::{KeyRule, Right, ServerRule, WallClock},
     packet::Request,
 };
 use crate::abi::Address;
@@ -101,11 +101,9 @@ impl Refusal {
 /// The server that a packet arrives at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// [`crate::door::door_id`] of its name.
-    pub identity: u64,
-    /// How far a counter may be from the wall time, either way.
-    pub window_ns: u64,
-    /// What the kernel knows of that.
+    /// What its configuration says.
+    pub rule: ServerRule,
+    /// What the kernel knows of wall time.
     pub clock: WallClock,
     /// Boot time.
     pub now_ns: u64,
@@ -123,7 +121,7 @@ pub fn beneficiary(
     server: &Server,
     sender: &Address,
 ) -> Result<Address, Refusal> {
-    if request.server != server.identity {
+    if request.server != server.rule.identity {
         return Err(Refusal::OtherServer);
     }
     match request.source {
@@ -141,10 +139,10 @@ pub fn beneficiary(
 #[inline(always)]
 pub fn check_time(counter: u64, server: &Server) -> Result<(), Refusal> {
     let wall_ns = wall_ns(&server.clock, server.now_ns).ok_or(Refusal::NoClock)?;
-    if counter < wall_ns.saturating_sub(server.window_ns) {
+    if counter < wall_ns.saturating_sub(server.rule.window_ns) {
         return Err(Refusal::Stale);
     }
-    if counter > wall_ns.saturating_add(server.window_ns) {
+    if counter > wall_ns.saturating_add(server.rule.window_ns) {
         return Err(Refusal::Future);
     }
     Ok(())
