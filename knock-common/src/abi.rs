@@ -501,7 +501,7 @@ pub struct Settings {
     pub test_clock: u8,
     /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
     pub confirm: u8,
-    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`].
+    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::SPA`].
     pub flags: u8,
     /// Time to live of what the gate sends (`net.ipv4.ip_default_ttl`).
     pub ttl: u8,
@@ -524,6 +524,8 @@ impl Settings {
     pub const DENY_FORWARD: u8 = 2;
     /// Some door keeps what it let in, so conversations are remembered.
     pub const SESSIONS: u8 = 4;
+    /// Some door opens by single packets.
+    pub const SPA: u8 = 8;
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);

@@ -42,6 +42,8 @@ pub enum Via {
     Sequence = 1,
     /// By hand.
     Manual = 2,
+    /// By a single packet.
+    Spa = 3,
 }
 
 impl Via {
@@ -51,6 +53,7 @@ impl Via {
         match self {
             Self::Sequence => "sequence",
             Self::Manual => "manual",
+            Self::Spa => "spa",
         }
     }
 
@@ -60,6 +63,7 @@ impl Via {
         match number {
             1 => Some(Self::Sequence),
             2 => Some(Self::Manual),
+            3 => Some(Self::Spa),
             _ => None,
         }
     }

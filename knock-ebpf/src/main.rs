@@ -22,6 +22,8 @@ mod maps;
 mod program;
 #[cfg(target_arch = "bpf")]
 mod publish;
+#[cfg(target_arch = "bpf")]
+mod spa;
 
 /// The crate has no host program: it is built for the BPF target by the build script of `knock-user`.
 #[cfg(not(target_arch = "bpf"))]

@@ -3,10 +3,11 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use knock_common::{
-    abi::ABI_VERSION,
+    abi::{ABI_VERSION, Settings},
     counter::Counter,
     decide::{self, Decision},
     parse,
+    spa::find::find,
     verdict::{Action, Mode, Verdict},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     attempts, confirm, constants,
     frame::XdpFrame,
     maps::{self, Maps, Scratch},
+    spa,
 };
 
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
@@ -49,13 +51,20 @@ fn judge(ctx: &XdpContext) -> Verdict {
     let Some(scratch) = maps::scratch() else { return Verdict::BadIp };
     // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
     let scratch = unsafe { &mut *scratch };
-    let classified = parse::parse(&frame)
-        .and_then(|segment| decide::classify(&frame, &segment, &Maps, &mut scratch.visit));
+    let classified = parse::parse(&frame).and_then(|segment| {
+        decide::classify(&frame, &segment, &Maps, &mut scratch.visit)?;
+        Ok(segment)
+    });
     match classified {
-        Ok(()) => {
+        Ok(segment) => {
             scratch.scene.interface = frame.interface();
+            // Ahead of the doors' opinion of the source: a packet that proves itself needs none. It is no knock then.
+            let is_accepted = constants::settings().flags() & Settings::SPA != 0
+                && scratch.visit.knock.is_some()
+                && find(&frame, &segment)
+                    .is_some_and(|at| spa::receive(ctx, at, &scratch.scene, &scratch.visit));
             let verdict = receive(scratch);
-            if scratch.is_judged {
+            if scratch.is_judged && !is_accepted {
                 judge_knock();
             }
             verdict

@@ -23,6 +23,7 @@ pub mod reach;
 pub mod scene;
 pub mod service;
 pub mod shape;
+pub mod spa;
 pub mod specimens;
 pub mod sshd;
 pub mod standing;
