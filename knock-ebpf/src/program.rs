@@ -58,13 +58,16 @@ fn judge(ctx: &XdpContext) -> Verdict {
     match classified {
         Ok(segment) => {
             scratch.scene.interface = frame.interface();
-            // Ahead of the doors' opinion of the source: a packet that proves itself needs none. It is no knock then.
-            let is_accepted = constants::settings().flags() & Settings::SPA != 0
-                && scratch.visit.knock.is_some()
-                && find(&frame, &segment)
-                    .is_some_and(|at| spa::receive(ctx, at, &scratch.scene, &scratch.visit));
+            // Ahead of the doors' opinion of the source: a packet that proves itself needs none. What has its length never
+            // knocks: it is neither a step nor a wrong knock, so that a flood of them costs no look-up of attempts.
+            let may_be_packet =
+                constants::settings().flags() & Settings::SPA != 0 && scratch.visit.knock.is_some();
+            let packet_at = if may_be_packet { find(&frame, &segment) } else { None };
+            if let Some(at) = packet_at {
+                spa::receive(ctx, at, &scratch.scene, &scratch.visit);
+            }
             let verdict = receive(scratch);
-            if scratch.is_judged && !is_accepted {
+            if scratch.is_judged && packet_at.is_none() {
                 judge_knock();
             }
             verdict

@@ -59,20 +59,19 @@ struct Room {
     port: u16,
 }
 
-/// Judges what may be a packet at this offset; returns whether it was accepted.
+/// Judges what may be a packet at this offset.
 #[inline(always)]
-pub fn receive(ctx: &XdpContext, at: usize, scene: &Scene, visit: &Visit) -> bool {
-    let Some(room) = SPA_ROOM.get_ptr_mut(0) else { return false };
+pub fn receive(ctx: &XdpContext, at: usize, scene: &Scene, visit: &Visit) {
+    let Some(room) = SPA_ROOM.get_ptr_mut(0) else { return };
     // SAFETY: the entry is this CPU's own, and no other reference to it is alive.
     let room = unsafe { &mut *room };
     room.scene = Scene { source: visit.source, ..*scene };
     room.port = visit.knock.map_or(0, |knock| knock.port);
     let place = room.datagram.bytes_mut().as_mut_ptr().cast();
     // SAFETY: the place has `LENGTH` bytes; the helper checks the offset.
-    if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, place, LENGTH as u32) } != 0 {
-        return false;
+    if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, place, LENGTH as u32) } == 0 {
+        judge_packet();
     }
-    judge_packet() == 0
 }
 
 /// Judges the packet in the working room; returns 0 or the number of its refusal.
