@@ -70,7 +70,8 @@ fn checksum(frame: &mut [u8]) {
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn packets_of(device: &str) -> OwnedFd {
+/// Opens a packet socket on a device of this thread's namespace, which receives nothing.
+pub(crate) fn packets_of(device: &str) -> OwnedFd {
     let packets =
         socket::socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>);
     let packets = packets.expect("root may open packet sockets");
@@ -84,7 +85,7 @@ fn packets_of(device: &str) -> OwnedFd {
 }
 
 /// Returns whether the device took the frame.
-fn send(packets: &OwnedFd, frame: &[u8]) -> bool {
+pub(crate) fn send(packets: &OwnedFd, frame: &[u8]) -> bool {
     match socket::send(packets.as_raw_fd(), frame, MsgFlags::empty()) {
         Ok(_) => true,
         Err(Errno::ENOBUFS | Errno::EAGAIN) => false,

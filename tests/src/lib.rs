@@ -2,6 +2,7 @@
 //! programs it is tried against.
 
 pub mod bpffs;
+pub mod capture;
 pub mod client;
 pub mod corpus;
 pub mod daemon;
@@ -14,14 +15,18 @@ pub mod listener;
 pub mod machine;
 pub mod model;
 pub mod netns;
+pub mod oracle;
 pub mod packet;
 pub mod plain;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod raw;
 pub mod reach;
 pub mod scene;
+pub mod sender;
 pub mod service;
+pub mod session;
 pub mod shape;
 pub mod specimens;
 pub mod sshd;

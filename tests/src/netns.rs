@@ -37,6 +37,8 @@ impl Namespace {
         namespace.run("ip link set lo up");
         // Replies may leave by another link than the one the question came by.
         namespace.run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
+        // A router whose link-local address is not there yet forwards nothing to a neighbour it does not know.
+        namespace.run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
         namespace
     }
 
@@ -164,13 +166,7 @@ impl Network {
     }
 
     fn add_pair(&self, server: &str, client: &str, mtu: u32) {
-        let (there, here) = (&self.server.name, &self.client.name);
-        let pair = format!(
-            "link add {server} netns {there} mtu {mtu} type veth peer name {client} netns {here} mtu {mtu}"
-        );
-        let _ = program::run(Command::new("ip").args(pair.split_whitespace())).succeeded();
-        up(&self.server, server);
-        up(&self.client, client);
+        join((&self.server, server), (&self.client, client), mtu);
     }
 
     fn address(&self, server: &str, client: &str, link: u8) {
@@ -185,13 +181,25 @@ impl Default for Network {
     }
 }
 
+/// Joins two namespaces by a pair of veth devices, and brings both up.
+pub fn join((left, left_device): (&Namespace, &str), (right, right_device): (&Namespace, &str), mtu: u32) {
+    let (there, here) = (&left.name, &right.name);
+    let pair = format!(
+        "link add {left_device} netns {there} mtu {mtu} type veth peer name {right_device} netns {here} mtu {mtu}"
+    );
+    let _ = program::run(Command::new("ip").args(pair.split_whitespace())).succeeded();
+    up(left, left_device);
+    up(right, right_device);
+}
+
 /// Brings a veth device up that puts on the wire what a network card would: whole checksums and no super-packets.
 pub(crate) fn up(namespace: &Namespace, device: &str) {
     namespace.run(&format!("ethtool -K {device} tx off tso off gso off gro off txvlan off rxvlan off"));
     namespace.run(&format!("ip link set {device} up"));
 }
 
-fn add_addresses(namespace: &Namespace, device: &str, link: u8, host: u8) {
+/// Gives a device the addresses of a host on a link.
+pub fn add_addresses(namespace: &Namespace, device: &str, link: u8, host: u8) {
     let (v4, v6) = (address(Family::V4, link, host), address(Family::V6, link, host));
     namespace.run(&format!("ip address replace {v4}/24 dev {device}"));
     namespace.run(&format!("ip address replace {v6}/64 dev {device} nodad"));

@@ -144,7 +144,7 @@ impl V4 {
 }
 
 /// RFC 1071 over a header whose checksum field is zero.
-fn checksum(header: &[u8]) -> u16 {
+pub(crate) fn checksum(header: &[u8]) -> u16 {
     let sum: u32 = header
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
-const PROGRAMS: [(&str, &str, &str); 17] = [
+const PROGRAMS: [(&str, &str, &str); 18] = [
     ("knockd", "knockd", "the stock daemon and client that people migrate from"),
     ("nmap", "nmap", "scans that must find nothing"),
     ("nc.openbsd", "netcat-openbsd", "knocks and services over TCP and UDP"),
@@ -26,6 +26,7 @@ const PROGRAMS: [(&str, &str, &str); 17] = [
     ("socat", "socat", "services with chosen source ports"),
     ("openssl", "openssl", "the codes of the shell client of docs/spa-client.sh"),
     ("strace", "strace", "makes one system call fail, at a place of the test's choice"),
+    ("nft", "nftables", "counts what got past the gate"),
 ];
 
 /// The steps that bring what is missing of the programs that netns tests use.
