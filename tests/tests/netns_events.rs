@@ -60,7 +60,9 @@ impl<'a> Scene<'a> {
 
     fn daemon(&self) -> Listener {
         let listener = Listener::spawn(self.gate.command("run", &["--persist", "--json"]));
-        poll("the gate to be in force", PATIENCE, || (!self.reach.is_open(host(3), HIDDEN)).then_some(()));
+        // Packets are judged a moment before the link is pinned, and verbs go by the pin.
+        let is_ready = || self.gate.run("status", &[]).is_success() && !self.reach.is_open(host(3), HIDDEN);
+        poll("the gate to be in force", PATIENCE, || is_ready().then_some(()));
         listener
     }
 
