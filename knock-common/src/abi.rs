@@ -24,6 +24,16 @@ pub const MAX_PREFIXES: usize = 4096;
 pub const FIRST_ATTEMPTS_ENTRIES: usize = 65_536;
 /// Sources with more than a first step that are remembered at once.
 pub const LATER_ATTEMPTS_ENTRIES: usize = 16_384;
+/// Conversations of one source with hidden services that are remembered at once, beside the kernel's own sockets.
+pub const MAX_SESSIONS: usize = 32;
+/// Sources whose conversations with hidden services are remembered at once.
+pub const SESSIONS_ENTRIES: usize = 8192;
+/// Conversations that the host began, or forwards, whose answers are awaited at once.
+pub const REPLIES_ENTRIES: usize = 65_536;
+/// Datagrams in fragments whose later fragments are awaited at once.
+pub const FRAGMENTS_ENTRIES: usize = 4096;
+/// Sources whose rate of answers from closed ports is kept at once.
+pub const ANSWERS_ENTRIES: usize = 16_384;
 /// Most grants at once.
 pub const GRANTS_ENTRIES: usize = 65_536;
 /// Most banned sources at once.
@@ -40,6 +50,16 @@ pub const LEDGER_WORDS: usize = 3;
 pub const EVENTS_BYTES: usize = 1 << 20;
 /// Index of the event budget in the map of budgets, behind those of the doors.
 pub const EVENT_BUDGET: u32 = 64;
+/// Index of the token bucket of [`crate::answer`] that all sources share, behind that.
+pub const ANSWER_BUDGET: u32 = 65;
+/// Index of the number that flow labels are made with; 0 until the first is made.
+pub const LABEL_SECRET: u32 = 66;
+/// Words in the map of budgets.
+pub const BUDGETS_WORDS: usize = 67;
+/// Interfaces whose link-layer address is known at once.
+pub const LINKS_ENTRIES: usize = 1024;
+/// Bit of a word of the map of links: packets come without a checksum, as they do from another namespace.
+pub const LINK_PARTIAL: u64 = 1 << 48;
 /// Ports of one protocol.
 pub const PORTS: usize = 65_536;
 
@@ -88,7 +108,7 @@ impl Proto {
     }
 }
 
-/// What a port is, in one 16-bit word: two flags and an index into the sets of doors.
+/// What a port is, in one 16-bit word: four flags and an index into the sets of doors.
 ///
 /// Zero is the role of a port that concerns no door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -100,6 +120,10 @@ impl Role {
     pub const HIDDEN: u16 = 0x8000;
     /// A knock at this port is judged: it is a step or it is wrong.
     pub const JUDGED: u16 = 0x4000;
+    /// Open to everybody; set in deny mode only, where a port without a role is not.
+    pub const PUBLIC: u16 = 0x2000;
+    /// What a grant let in may go on after its end: `sessions = "keep"` of a door that opens the port.
+    pub const KEEPS: u16 = 0x1000;
     /// The index into the sets of doors; 0 is the empty set.
     pub const INDEX: u16 = 0x0fff;
 
@@ -120,6 +144,18 @@ impl Role {
     #[inline(always)]
     pub const fn is_judged(self) -> bool {
         self.0 & Self::JUDGED != 0
+    }
+    /// Returns whether the port is open to everybody.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_public(self) -> bool {
+        self.0 & Self::PUBLIC != 0
+    }
+    /// Returns whether what a grant let in may go on after its end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn keeps(self) -> bool {
+        self.0 & Self::KEEPS != 0
     }
     /// Returns the index of the port's set of doors.
     #[must_use]
@@ -298,6 +334,75 @@ pub struct Ban {
     pub since_ns: u64,
 }
 
+/// One conversation, as the host sees it: the key of the map of awaited replies. Ports in the machine's byte order; an
+/// echo exchange has its identifier in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Who the other side is.
+    pub remote: Address,
+    /// Which of the host's addresses, or of those behind it, it talks to.
+    pub local: Address,
+    /// The other side's port.
+    pub remote_port: u16,
+    /// The port on this side.
+    pub local_port: u16,
+    /// Protocol number of IP; ICMP stands for ICMPv6 too.
+    pub proto: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+/// What is known of a conversation: the value of the map of awaited replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flow {
+    /// When it was last seen, to within [`crate::flow::REFRESH_NS`].
+    pub seen_ns: u64,
+    /// [`crate::flow::Stage`] as a number.
+    pub stage: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// A conversation of one source with a hidden service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Session {
+    /// When it was last seen, to within [`crate::flow::REFRESH_NS`]; the word by which a slot is claimed.
+    pub seen_ns: u64,
+    /// The conversation, its source included: the kernel may hand the memory to another source's record.
+    pub flow: FlowKey,
+    /// [`crate::flow::Stage`] as a number; 0 is a free slot.
+    pub stage: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// All conversations of one source with hidden services: the value of the map of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sessions {
+    /// The conversations, in no order.
+    pub slots: [Session; MAX_SESSIONS],
+}
+
+/// A datagram in fragments whose first one passed: the key of the map of fragments (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// The source.
+    pub source: Address,
+    /// The destination.
+    pub destination: Address,
+    /// Identification: 16 bits of IPv4, 32 of IPv6.
+    pub id: u32,
+    /// Protocol number behind the IPv4 header; 0 for IPv6, which does not tell datagrams apart by it.
+    pub proto: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
 /// Which list a prefix belongs to, as stored in [`PrefixKey::list`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
@@ -400,8 +505,31 @@ pub struct Settings {
     pub test_clock: u8,
     /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
     pub confirm: u8,
+    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`].
+    pub flags: u8,
+    /// Time to live of what the gate sends (`net.ipv4.ip_default_ttl`).
+    pub ttl: u8,
+    /// Hop limit of what the gate sends (`net.ipv6.conf.default.hop_limit`).
+    pub hop_limit: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: [u8; 7],
+    /// Doors that open everything (`any`), one bit each; deny mode only.
+    pub any_doors: u64,
+    /// How long a UDP conversation with a hidden service may rest.
+    pub udp_idle_ns: u64,
+    /// Protocols of IP that are public, one bit each, from the lowest bit of the first word; deny mode only.
+    pub public_protos: [u64; 4],
+}
+
+impl Settings {
+    /// What is hidden answers as a closed port does.
+    pub const CLOSED: u8 = 1;
+    /// What is not addressed to the host is judged as if it were (`forward = "deny"`).
+    pub const DENY_FORWARD: u8 = 2;
+    /// Some door keeps what it let in, so conversations are remembered.
+    pub const SESSIONS: u8 = 4;
+    /// What the gate sends over IPv6 has a flow label (`net.ipv6.auto_flowlabels`).
+    pub const LABELS: u8 = 8;
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);
@@ -413,5 +541,8 @@ const _: () = assert!(offset_of!(Attempts, slots) == 40 && offset_of!(Attempts, 
 const _: () = assert!(size_of::<GrantKey>() == 24 && size_of::<Grant>() == 24);
 const _: () = assert!(size_of::<Ban>() == 16);
 const _: () = assert!(size_of::<PrefixKey>() == 20 && size_of::<PortDoors>() == 16);
-const _: () = assert!(size_of::<Settings>() == 24);
+const _: () = assert!(size_of::<Settings>() == 80 && offset_of!(Settings, any_doors) == 32);
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 16);
+const _: () = assert!(size_of::<Session>() == 56 && size_of::<Sessions>() == 1792);
+const _: () = assert!(size_of::<FragmentKey>() == 40);
 const _: () = assert!(MAX_SLOTS == 8, "a set of slots is one byte");

@@ -32,6 +32,20 @@ pub enum Counter {
     FragmentOverlap = 12,
     /// Verdict: L4 header cut short, or its lengths wrong.
     BadTransport = 13,
+    /// Verdict: to a public service, in deny mode.
+    Public = 14,
+    /// Verdict: neighbour discovery, group membership or an address lease: what an interface lives by, in deny mode.
+    Control = 15,
+    /// Verdict: to a hidden service, without a grant, in a live session.
+    Session = 16,
+    /// Verdict: answers the host's own traffic, in deny mode.
+    Reply = 17,
+    /// Verdict: not addressed to the host, in deny mode.
+    Forwarded = 18,
+    /// Verdict: to nothing that is open, in deny mode.
+    Denied = 19,
+    /// Verdict: a later fragment whose first one did not pass, in deny mode.
+    StrayFragment = 20,
     /// An attempt began.
     AttemptStarted = 32,
     /// A later step was accepted.
@@ -66,6 +80,18 @@ pub enum Counter {
     KnockBanned = 47,
     /// A packet was left to the previous program: the generation was not confirmed in time.
     RolledBack = 48,
+    /// A conversation with a hidden service began to be remembered.
+    SessionNoted = 49,
+    /// One was not remembered: its source has all its slots in use, or the kernel refused an entry.
+    SessionNotStored = 50,
+    /// A conversation of the host's own began to be remembered.
+    ReplyNoted = 51,
+    /// One was not remembered: the kernel refused an entry.
+    ReplyNotStored = 52,
+    /// A packet to a closed-looking port was answered.
+    Answered = 53,
+    /// One was not: its source, or all sources together, had their share of answers.
+    AnswerCapped = 54,
 }
 
 /// Entries of the counter map.
@@ -75,7 +101,7 @@ pub const COUNTERS: usize = 64;
 pub type Entry = (Counter, &'static str, &'static str);
 
 /// All counters in order.
-pub const ALL: [Entry; 31] = [
+pub const ALL: [Entry; 44] = [
     (Counter::NotIp, "not_ip", "not IP: passed"),
     (Counter::Unrelated, "unrelated", "concerns no door: passed"),
     (Counter::Allowed, "allowed", "from an allow prefix: passed"),
@@ -90,6 +116,13 @@ pub const ALL: [Entry; 31] = [
     (Counter::BadExtension, "bad_extension", "malformed IPv6 extension headers: dropped"),
     (Counter::FragmentOverlap, "fragment_overlap", "fragment over an L4 header: dropped"),
     (Counter::BadTransport, "bad_transport", "malformed TCP, UDP or ICMP header: dropped"),
+    (Counter::Public, "public", "to a public service, in deny mode: passed"),
+    (Counter::Control, "control", "neighbour discovery, groups, leases, in deny mode: passed"),
+    (Counter::Session, "session", "to a hidden service, in a live session: passed"),
+    (Counter::Reply, "reply", "answers the host's own traffic, in deny mode: passed"),
+    (Counter::Forwarded, "forwarded", "not addressed to the host, in deny mode: passed"),
+    (Counter::Denied, "denied", "to nothing that is open, in deny mode: dropped"),
+    (Counter::StrayFragment, "stray_fragment", "fragment whose first did not pass, in deny mode: dropped"),
     (Counter::AttemptStarted, "attempt_started", "first steps accepted"),
     (Counter::AttemptAdvanced, "attempt_advanced", "later steps accepted"),
     (Counter::AttemptReset, "attempt_reset", "attempts ended by a wrong knock"),
@@ -107,4 +140,10 @@ pub const ALL: [Entry; 31] = [
     (Counter::EventLost, "event_lost", "events lost: ring buffer full"),
     (Counter::KnockBanned, "knock_banned", "knocks of banned sources, not judged"),
     (Counter::RolledBack, "rolled_back", "packets judged by the previous program: not confirmed in time"),
+    (Counter::SessionNoted, "session_noted", "sessions that began to be remembered"),
+    (Counter::SessionNotStored, "session_not_stored", "sessions there was no room for"),
+    (Counter::ReplyNoted, "reply_noted", "conversations of the host that began to be remembered"),
+    (Counter::ReplyNotStored, "reply_not_stored", "conversations of the host the kernel had no entry for"),
+    (Counter::Answered, "answered", "packets answered as a closed port does"),
+    (Counter::AnswerCapped, "answer_capped", "packets not answered: too many of them"),
 ];

@@ -18,17 +18,22 @@
 )]
 
 pub mod abi;
+pub mod answer;
 pub mod budget;
 pub mod claim;
 pub mod counter;
 pub mod decide;
 pub mod door;
 pub mod event;
+pub mod flow;
 pub mod frame;
 pub mod grant;
 pub mod machine;
 pub mod names;
+pub mod outgoing;
 pub mod parse;
 pub mod rotate;
+pub mod session;
 pub mod spa;
+pub mod talk;
 pub mod verdict;

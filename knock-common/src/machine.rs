@@ -58,7 +58,9 @@ impl Knock {
             Transport::Echo { id, sequence, size } => {
                 Some(Self { proto: Proto::Icmp, port: 0, source_port: id, tag: u32::from(sequence), size })
             }
-            Transport::Tcp { .. } | Transport::Other => None,
+            Transport::Tcp { .. } | Transport::Icmp { .. } | Transport::LaterFragment | Transport::Other => {
+                None
+            }
         }
     }
 

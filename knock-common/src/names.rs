@@ -4,6 +4,14 @@
 
 /// The XDP program.
 pub const PROGRAM: &str = "xdp_knock";
+/// The same decisions at the TC ingress hook, where frames begin with an Ethernet header.
+pub const TC_PROGRAM: &str = "tc_knock";
+/// The same for interfaces whose packets have no link header (tun, WireGuard).
+pub const TC_PROGRAM_IP: &str = "tc_knock_ip";
+/// What is told of outgoing packets, at the TC egress hook.
+pub const EGRESS: &str = "tc_egress";
+/// The same for interfaces whose packets have no link header.
+pub const EGRESS_IP: &str = "tc_egress_ip";
 
 /// Array of [`crate::abi::DoorRule`].
 pub const DOORS: &str = "DOORS";
@@ -21,6 +29,16 @@ pub const GRANTS: &str = "GRANTS";
 pub const BANS: &str = "BANS";
 /// Array of one word: 0 while the map of bans is empty, so that nobody pays for looking into it.
 pub const BANS_IN_USE: &str = "BANS_IN_USE";
+/// LRU hash: source -> [`crate::abi::Sessions`], its conversations with hidden services.
+pub const SESSIONS: &str = "SESSIONS";
+/// LRU hash: [`crate::abi::FlowKey`] -> [`crate::abi::Flow`], conversations whose answers are awaited.
+pub const REPLIES: &str = "REPLIES";
+/// LRU hash: [`crate::abi::FragmentKey`] -> until when its later fragments pass.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// LRU hash: source -> word of its rate of answers from closed ports.
+pub const ANSWERS: &str = "ANSWERS";
+/// Hash: interface index -> its link-layer address, in the low 48 bits, and [`crate::abi::LINK_PARTIAL`].
+pub const LINKS: &str = "LINKS";
 /// Array of rate budgets: one word a door, then one for events.
 pub const BUDGETS: &str = "BUDGETS";
 /// Per-CPU array of [`crate::counter::Counter`].
@@ -38,6 +56,9 @@ pub const CONFIRM: &str = "CONFIRM";
 /// Program array: by interface, the program that judges again once that deadline has passed. See
 /// [`crate::abi::PREVIOUS_SLOTS`].
 pub const PREVIOUS: &str = "PREVIOUS";
+
+/// Program array of the TC programs, likewise: ingress, then egress from slot [`crate::abi::PREVIOUS_SLOTS`] on.
+pub const PREVIOUS_TC: &str = "PREVIOUS_TC";
 
 /// Read-only constant: [`crate::abi::Settings`].
 pub const SETTINGS: &str = "SETTINGS";

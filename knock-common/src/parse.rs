@@ -36,8 +36,12 @@ pub struct Segment {
     pub is_v6: bool,
     /// Offset of the IP header.
     pub ip_at: usize,
-    /// A first fragment: it is judged, but it never knocks.
+    /// A fragment: a first one is judged, but none ever knocks.
     pub is_fragment: bool,
+    /// What tells the datagram of a fragment from others of its source: 16 bits of IPv4, 32 of IPv6.
+    pub fragment_id: u32,
+    /// Protocol number behind the IP headers.
+    pub proto: u8,
     /// Sent to a group of hosts by its link-layer address: it never knocks.
     pub is_group: bool,
     /// The layer above.
@@ -74,30 +78,119 @@ pub enum Transport {
         /// Bytes of payload after the echo header.
         size: u16,
     },
-    /// Anything else, other ICMP included.
+    /// Any other ICMP or ICMPv6 message.
+    Icmp {
+        /// Its type.
+        kind: u8,
+        /// Offset of its header.
+        at: usize,
+    },
+    /// A fragment that is not the first.
+    LaterFragment,
+    /// Anything else.
     Other,
+}
+
+/// What lies between the link and the layer above, as plain numbers, so that it can go through memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// Offset of the IP header.
+    pub ip_at: usize,
+    /// Offset of the layer above.
+    pub at: usize,
+    /// Bytes of it that the IP header tells of.
+    pub len: usize,
+    /// What tells the datagram of a fragment from others of its source.
+    pub fragment_id: u32,
+    /// Protocol number of the layer above.
+    pub proto: u8,
+    /// [`Header::V6`], [`Header::FRAGMENT`], [`Header::LATER`], [`Header::GROUP`].
+    pub flags: u8,
+}
+
+impl Header {
+    /// IPv6 rather than IPv4.
+    pub const V6: u8 = 1;
+    /// A fragment.
+    pub const FRAGMENT: u8 = 2;
+    /// A fragment that is not the first.
+    pub const LATER: u8 = 4;
+    /// Sent to a group of hosts by its link-layer address.
+    pub const GROUP: u8 = 8;
+
+    /// Returns whether a flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Returns what the packet is.
+    ///
+    /// # Errors
+    ///
+    /// The verdict: malformed above IP.
+    #[inline(always)]
+    pub fn segment<F: Frame + ?Sized>(&self, frame: &F) -> Result<Segment, Verdict> {
+        Ok(Segment {
+            is_v6: self.has(Self::V6),
+            ip_at: self.ip_at,
+            is_fragment: self.has(Self::FRAGMENT),
+            fragment_id: self.fragment_id,
+            is_group: self.has(Self::GROUP),
+            proto: self.proto,
+            transport: transport(frame, self)?,
+        })
+    }
 }
 
 /// Returns what the frame is, or the verdict on a frame that cannot be, or need not be, looked into further.
 ///
 /// # Errors
 ///
-/// The verdict: not IP, a later fragment, or malformed.
+/// The verdict: not IP, or malformed.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Segment, Verdict> {
+    header(frame)?.segment(frame)
+}
+
+/// Returns what lies between the link and the layer above.
+///
+/// # Errors
+///
+/// The verdict: not IP, or malformed up to there.
+#[inline(always)]
+pub fn header<F: Frame + ?Sized>(frame: &F) -> Result<Header, Verdict> {
     let [first_octet] = frame.read(0).ok_or(Verdict::LinkCut)?;
     let is_group = first_octet & 1 != 0;
     let (ethertype, ip_at) = link(frame)?;
+    header_at(frame, ethertype, ip_at, is_group)
+}
+
+/// Returns the same of a packet behind a link header, given by its type and place.
+///
+/// # Errors
+///
+/// As [`header`].
+#[inline(always)]
+pub fn header_at<F: Frame + ?Sized>(
+    frame: &F,
+    ethertype: u16,
+    ip_at: usize,
+    is_group: bool,
+) -> Result<Header, Verdict> {
+    let group = if is_group { Header::GROUP } else { 0 };
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, ip_at, is_group),
-        ETHERTYPE_IPV6 => ipv6(frame, ip_at, is_group),
+        ETHERTYPE_IPV4 => ipv4(frame, ip_at, group),
+        ETHERTYPE_IPV6 => ipv6(frame, ip_at, group),
         _ => Err(Verdict::NotIp),
     }
 }
 
 /// Returns the type of what the link layer carries, and where that begins.
 #[inline(always)]
-fn link<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Verdict> {
+pub(crate) fn link<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Verdict> {
     let type_at = EthHdr::LEN.saturating_sub(2);
     let mut ethertype = u16::from_be_bytes(frame.read(type_at).ok_or(Verdict::LinkCut)?);
     let mut at = EthHdr::LEN;
@@ -121,9 +214,10 @@ fn is_vlan(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Segment, Verdict> {
+fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, group: u8) -> Result<Header, Verdict> {
     let head: [u8; Ipv4Hdr::LEN] = frame.read(ip_at).ok_or(Verdict::BadIp)?;
-    let [version_ihl, _, total_high, total_low, _, _, fragment_high, fragment_low, _, proto, ..] = head;
+    let [version_ihl, _, total_high, total_low, id_high, id_low, fragment_high, fragment_low, _, proto, ..] =
+        head;
     let header_len = usize::from(version_ihl & 0x0f).wrapping_mul(4);
     let total_len = usize::from(u16::from_be_bytes([total_high, total_low]));
     if version_ihl >> 4 != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
@@ -134,19 +228,20 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
         return Err(Verdict::BadIp);
     }
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
-    let offset = fragment & 0x1fff;
-    if offset != 0 {
-        return Err(later_fragment(proto, offset));
-    }
-    let is_fragment = fragment & 0x2000 != 0;
-    let body =
-        Body { at: ip_at.wrapping_add(header_len), len: total_len.wrapping_sub(header_len), is_fragment };
-    let transport = transport(frame, proto, &body, false)?;
-    Ok(Segment { is_v6: false, ip_at, is_fragment, is_group, transport })
+    let later = later_fragment(proto, fragment & 0x1fff)?;
+    let first = if fragment & 0x2000 != 0 { Header::FRAGMENT } else { 0 };
+    Ok(Header {
+        ip_at,
+        at: ip_at.wrapping_add(header_len),
+        len: total_len.wrapping_sub(header_len),
+        fragment_id: u32::from(u16::from_be_bytes([id_high, id_low])),
+        proto,
+        flags: group | first | later,
+    })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Segment, Verdict> {
+fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, group: u8) -> Result<Header, Verdict> {
     let [version, _, _, _, len_high, len_low, next, _] = frame.read(ip_at).ok_or(Verdict::BadIp)?;
     let payload_len = usize::from(u16::from_be_bytes([len_high, len_low]));
     // A hop-by-hop header in an empty payload is a jumbogram (RFC 2675), which no XDP driver carries.
@@ -161,26 +256,19 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_group: bool) -> Result<Se
     if is_mapped(&source) {
         return Err(Verdict::MappedSource);
     }
-    let (proto, body) = extensions(frame, next, Body { at, len: payload_len, is_fragment: false })?;
-    let transport = transport(frame, proto, &body, true)?;
-    Ok(Segment { is_v6: true, ip_at, is_fragment: body.is_fragment, is_group, transport })
+    let start =
+        Header { ip_at, at, len: payload_len, fragment_id: 0, proto: next, flags: group | Header::V6 };
+    extensions(frame, start)
 }
 
-/// What is left of the packet behind the headers walked so far.
-#[derive(Clone, Copy)]
-struct Body {
-    at: usize,
-    len: usize,
-    is_fragment: bool,
-}
-
-/// Walks the extension headers; returns the protocol behind them and what is left.
+/// Walks the extension headers; returns what is behind them.
 #[inline(always)]
-fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u8, Body), Verdict> {
-    let (mut next, mut body) = (first, start);
+fn extensions<F: Frame + ?Sized>(frame: &F, start: Header) -> Result<Header, Verdict> {
+    let mut body = start;
     for walked in 0..MAX_EXTENSIONS {
+        let next = body.proto;
         if !is_extension(next) {
-            return Ok((next, body));
+            return Ok(body);
         }
         // RFC 8200, section 4.1: hop-by-hop only directly behind the IPv6 header.
         if next == PROTO_HOP_BY_HOP && walked != 0 {
@@ -197,21 +285,25 @@ fn extensions<F: Frame + ?Sized>(frame: &F, first: u8, start: Body) -> Result<(u
         if body.len < len {
             return Err(Verdict::BadExtension);
         }
+        body.proto = following;
         if next == PROTO_FRAGMENT {
             let offset = u16::from_be_bytes([offset_high, offset_low]) >> 3;
-            if offset != 0 {
-                return Err(later_fragment(following, offset));
+            let id = frame.read(body.at.wrapping_add(4)).ok_or(Verdict::BadExtension)?;
+            let later = later_fragment(following, offset)?;
+            body.fragment_id = u32::from_be_bytes(id);
+            body.flags |= Header::FRAGMENT | later;
+            if later != 0 {
+                // What follows is not the beginning of anything.
+                return Ok(body);
             }
-            body.is_fragment = true;
         }
         body.at = frame.blur(body.at.wrapping_add(len));
         body.len = body.len.wrapping_sub(len);
-        next = following;
     }
-    if is_extension(next) {
+    if is_extension(body.proto) {
         return Err(Verdict::BadExtension);
     }
-    Ok((next, body))
+    Ok(body)
 }
 
 #[inline(always)]
@@ -222,34 +314,32 @@ fn is_extension(proto: u8) -> bool {
     )
 }
 
-/// Returns the verdict on a fragment at `offset`, in units of 8 bytes, that is not the first.
+/// Returns the flags of a fragment at `offset`, in units of 8 bytes: none for the first.
 #[inline(always)]
-fn later_fragment(proto: u8, offset: u16) -> Verdict {
+fn later_fragment(proto: u8, offset: u16) -> Result<u8, Verdict> {
     // Units 1 and 2 begin at bytes 8 and 16, inside a TCP header (RFC 1858, section 4).
-    if proto == PROTO_TCP && offset < 3 {
-        return Verdict::FragmentOverlap;
+    if proto == PROTO_TCP && offset != 0 && offset < 3 {
+        return Err(Verdict::FragmentOverlap);
     }
-    Verdict::LaterFragment
+    Ok(if offset != 0 { Header::FRAGMENT | Header::LATER } else { 0 })
 }
 
 #[inline(always)]
-fn transport<F: Frame + ?Sized>(
-    frame: &F,
-    proto: u8,
-    body: &Body,
-    is_v6: bool,
-) -> Result<Transport, Verdict> {
-    match (proto, is_v6) {
-        (PROTO_TCP, _) => tcp(frame, body),
-        (PROTO_UDP, _) => udp(frame, body),
-        (PROTO_ICMP, false) => icmp(frame, body, ICMP_ECHO_REQUEST),
-        (PROTO_ICMPV6, true) => icmp(frame, body, ICMPV6_ECHO_REQUEST),
+fn transport<F: Frame + ?Sized>(frame: &F, header: &Header) -> Result<Transport, Verdict> {
+    if header.has(Header::LATER) {
+        return Ok(Transport::LaterFragment);
+    }
+    match (header.proto, header.has(Header::V6)) {
+        (PROTO_TCP, _) => tcp(frame, header),
+        (PROTO_UDP, _) => udp(frame, header),
+        (PROTO_ICMP, false) => icmp(frame, header, ICMP_ECHO_REQUEST),
+        (PROTO_ICMPV6, true) => icmp(frame, header, ICMPV6_ECHO_REQUEST),
         _ => Ok(Transport::Other),
     }
 }
 
 #[inline(always)]
-fn tcp<F: Frame + ?Sized>(frame: &F, body: &Body) -> Result<Transport, Verdict> {
+fn tcp<F: Frame + ?Sized>(frame: &F, body: &Header) -> Result<Transport, Verdict> {
     if body.len < TcpHdr::LEN {
         return Err(Verdict::BadTransport);
     }
@@ -268,27 +358,27 @@ fn tcp<F: Frame + ?Sized>(frame: &F, body: &Body) -> Result<Transport, Verdict> 
 }
 
 #[inline(always)]
-fn udp<F: Frame + ?Sized>(frame: &F, body: &Body) -> Result<Transport, Verdict> {
+fn udp<F: Frame + ?Sized>(frame: &F, body: &Header) -> Result<Transport, Verdict> {
     if body.len < UdpHdr::LEN {
         return Err(Verdict::BadTransport);
     }
     let [s0, s1, d0, d1, len_high, len_low] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
     let len = usize::from(u16::from_be_bytes([len_high, len_low]));
     // The length field speaks of the whole datagram, so a first fragment holds less than it says.
-    if len < UdpHdr::LEN || (len > body.len && !body.is_fragment) {
+    if len < UdpHdr::LEN || (len > body.len && !body.has(Header::FRAGMENT)) {
         return Err(Verdict::BadTransport);
     }
     Ok(Transport::Udp { source_port: u16::from_be_bytes([s0, s1]), port: u16::from_be_bytes([d0, d1]) })
 }
 
 #[inline(always)]
-fn icmp<F: Frame + ?Sized>(frame: &F, body: &Body, echo_request: u8) -> Result<Transport, Verdict> {
+fn icmp<F: Frame + ?Sized>(frame: &F, body: &Header, echo_request: u8) -> Result<Transport, Verdict> {
     if body.len < ECHO_LEN {
         return Err(Verdict::BadTransport);
     }
     let [kind, code, _, _, i0, i1, s0, s1] = frame.read(body.at).ok_or(Verdict::BadTransport)?;
     if kind != echo_request || code != 0 {
-        return Ok(Transport::Other);
+        return Ok(Transport::Icmp { kind, at: body.at });
     }
     Ok(Transport::Echo {
         id: u16::from_be_bytes([i0, i1]),
@@ -349,22 +439,23 @@ impl Segment {
 }
 
 #[expect(clippy::as_conversions, reason = "an enum's number has no other form in a constant")]
-mod wire {
+pub(crate) mod wire {
     use network_types::{eth::EtherType, ip::IpProto};
 
-    pub(super) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
-    pub(super) const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
-    pub(super) const ETHERTYPE_VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+    pub(crate) const ETHERTYPE_IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+    pub(crate) const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+    pub(crate) const ETHERTYPE_VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
     /// The service tag of 802.1ad.
-    pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+    pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
 
-    pub(super) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
-    pub(super) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
-    pub(super) const PROTO_TCP: u8 = IpProto::Tcp as u8;
-    pub(super) const PROTO_UDP: u8 = IpProto::Udp as u8;
-    pub(super) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
-    pub(super) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
-    pub(super) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
-    pub(super) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
-    pub(super) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    pub(crate) const PROTO_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    pub(crate) const PROTO_ICMP: u8 = IpProto::Icmp as u8;
+    pub(crate) const PROTO_TCP: u8 = IpProto::Tcp as u8;
+    pub(crate) const PROTO_UDP: u8 = IpProto::Udp as u8;
+    pub(crate) const PROTO_ROUTING: u8 = IpProto::Ipv6Route as u8;
+    pub(crate) const PROTO_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    pub(crate) const PROTO_IGMP: u8 = IpProto::Igmp as u8;
+    pub(crate) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
+    pub(crate) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+    pub(crate) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
 }

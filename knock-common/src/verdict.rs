@@ -17,8 +17,22 @@ pub enum Verdict {
     Hidden,
     /// A knock, right or wrong, at a port that is not hidden.
     Knock,
+    /// To a public service, in deny mode.
+    Public,
+    /// Neighbour discovery, group membership, an address lease: what an interface lives by.
+    Control,
+    /// To a hidden service, without a grant, in a live session.
+    Session,
+    /// Answers the host's own traffic.
+    Reply,
+    /// Not addressed to the host.
+    Forwarded,
+    /// To nothing that is open.
+    Denied,
     /// A fragment that is not the first: useless without the first, which is judged.
     LaterFragment,
+    /// A fragment that is not the first, and its first did not pass.
+    StrayFragment,
     /// Shorter than its Ethernet or VLAN headers.
     LinkCut,
     /// More than two VLAN tags.
@@ -42,6 +56,8 @@ pub enum Mode {
     Observe,
     /// Drops packets to hidden services and what cannot be parsed.
     Guard,
+    /// Drops everything to the host that is neither public, granted, in a session nor an answer.
+    Deny,
 }
 
 impl Mode {
@@ -51,6 +67,7 @@ impl Mode {
         match self {
             Self::Observe => 0,
             Self::Guard => 1,
+            Self::Deny => 2,
         }
     }
 
@@ -60,6 +77,7 @@ impl Mode {
     pub const fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Observe,
+            2 => Self::Deny,
             _ => Self::Guard,
         }
     }
@@ -88,11 +106,31 @@ impl Verdict {
                 | Self::Allowed
                 | Self::Granted
                 | Self::Knock
+                | Self::Public
+                | Self::Control
+                | Self::Session
+                | Self::Reply
+                | Self::Forwarded
+                | Self::Denied
+                | Self::LaterFragment,
+            )
+            | (
+                Mode::Deny,
+                Self::NotIp
+                | Self::Allowed
+                | Self::Granted
+                | Self::Public
+                | Self::Control
+                | Self::Session
+                | Self::Reply
+                | Self::Forwarded
                 | Self::LaterFragment,
             ) => Action::Pass,
-            (
-                Mode::Guard,
+            (Mode::Deny, Self::Unrelated | Self::Knock | Self::Denied)
+            | (
+                Mode::Guard | Mode::Deny,
                 Self::Hidden
+                | Self::StrayFragment
                 | Self::LinkCut
                 | Self::VlanDepth
                 | Self::BadIp
@@ -101,6 +139,32 @@ impl Verdict {
                 | Self::FragmentOverlap
                 | Self::BadTransport,
             ) => Action::Drop,
+        }
+    }
+
+    /// Returns whether a packet that is dropped asked for a port, so that it is answered where hidden ports look closed.
+    #[must_use]
+    #[inline(always)]
+    pub const fn asks_for_a_port(self) -> bool {
+        match self {
+            Self::Hidden | Self::Knock | Self::Denied | Self::Unrelated => true,
+            Self::NotIp
+            | Self::Allowed
+            | Self::Granted
+            | Self::Public
+            | Self::Control
+            | Self::Session
+            | Self::Reply
+            | Self::Forwarded
+            | Self::LaterFragment
+            | Self::StrayFragment
+            | Self::LinkCut
+            | Self::VlanDepth
+            | Self::BadIp
+            | Self::MappedSource
+            | Self::BadExtension
+            | Self::FragmentOverlap
+            | Self::BadTransport => false,
         }
     }
 
@@ -115,7 +179,14 @@ impl Verdict {
             Self::Granted => Counter::Granted,
             Self::Hidden => Counter::Hidden,
             Self::Knock => Counter::Knock,
+            Self::Public => Counter::Public,
+            Self::Control => Counter::Control,
+            Self::Session => Counter::Session,
+            Self::Reply => Counter::Reply,
+            Self::Forwarded => Counter::Forwarded,
+            Self::Denied => Counter::Denied,
             Self::LaterFragment => Counter::LaterFragment,
+            Self::StrayFragment => Counter::StrayFragment,
             Self::LinkCut => Counter::LinkCut,
             Self::VlanDepth => Counter::VlanDepth,
             Self::BadIp => Counter::BadIp,

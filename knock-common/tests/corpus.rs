@@ -3,7 +3,6 @@
 use std::{collections::HashSet, env, fs, path::PathBuf};
 
 use knock_common::{
-    abi::Role,
     decide::{self, Access, Visit},
     parse::parse,
     verdict::{Action, Mode, Verdict},
@@ -31,7 +30,7 @@ fn folder() -> PathBuf {
 
 /// As the kernel program goes from a frame to its verdict.
 fn verdict(frame: &[u8], gate: &Gate) -> Verdict {
-    let mut visit = Visit { role: Role(0), knock: None, source: [0; 16], destination: [0; 16] };
+    let mut visit = Visit::NONE;
     let classified = parse(frame).and_then(|segment| decide::classify(frame, &segment, gate, &mut visit));
     match classified {
         Ok(()) => decide::decide(&visit, gate, &mut Access::default()).verdict,

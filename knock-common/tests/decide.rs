@@ -2,7 +2,7 @@
 
 use knock_common::{
     abi::{Address, Proto, mapped},
-    decide::{Access, Decision, Tables as _, Visit, decide},
+    decide::{Access, Decision, Found, Tables as _, Visit, decide},
     machine::Knock,
     verdict::Verdict,
 };
@@ -32,8 +32,9 @@ fn two_sides() -> Gate {
 }
 
 fn to_port_22(gate: &Gate, destination: Address) -> (Decision, Access) {
-    let visit = Visit { role: gate.role(Proto::Tcp, 22), knock: None, source: SOURCE, destination };
-    let mut access = Access { is_hidden: true, is_granted: true, is_expired: true };
+    let visit =
+        Visit { role: gate.role(Proto::Tcp, 22), knock: None, source: SOURCE, destination, ..Visit::NONE };
+    let mut access = Access { is_hidden: true, is_granted: true, is_expired: true, found: Found::Socket };
     (decide(&visit, gate, &mut access), access)
 }
 
@@ -84,7 +85,7 @@ fn a_live_grant_for_one_door_passes_beside_an_expired_one_for_another() {
 fn knock_at(gate: &Gate, port: u16) -> Decision {
     let knock = Knock { proto: Proto::Tcp, port, source_port: 40_000, tag: 1, size: 0 };
     let role = gate.role(Proto::Tcp, port);
-    let visit = Visit { role, knock: Some(knock), source: SOURCE, destination: WEST };
+    let visit = Visit { role, knock: Some(knock), source: SOURCE, destination: WEST, ..Visit::NONE };
     decide(&visit, gate, &mut Access::default())
 }
 

@@ -225,7 +225,7 @@ fn bounded_gate() -> Gate {
 
 fn visit(gate: &Gate, number: u16, source: Address, destination: Address) -> Visit {
     let knock = packet(&gate.doors[0].rule.steps[usize::from(number) - 1], number);
-    Visit { knock: Some(knock), role: gate.role(Proto::Tcp, knock.port), source, destination }
+    Visit { knock: Some(knock), role: gate.role(Proto::Tcp, knock.port), source, destination, ..Visit::NONE }
 }
 
 #[test]

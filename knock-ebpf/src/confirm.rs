@@ -1,7 +1,10 @@
 //! A generation that has to be confirmed: past its deadline the program that was there before judges again, whether or not
 //! a process lives that could bring it back.
 
-use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    programs::{TcContext, XdpContext},
+};
 use knock_common::{abi::CONFIRMED, counter::Counter};
 
 use crate::{clock, constants, maps};
@@ -23,4 +26,13 @@ pub fn roll_back(ctx: &XdpContext) -> u32 {
     maps::count(Counter::RolledBack);
     maps::call_previous(ctx);
     xdp_action::XDP_PASS
+}
+
+/// Leaves the packet of a TC program to the one that was there before; returns if there was none.
+#[inline(always)]
+pub fn roll_back_tc(ctx: &TcContext, interface: u32, is_egress: bool) {
+    if !is_egress {
+        maps::count(Counter::RolledBack);
+    }
+    maps::call_previous_tc(ctx, interface, is_egress);
 }

@@ -18,7 +18,13 @@ static SETTINGS: Settings = Settings {
     lists: 0,
     test_clock: 0,
     confirm: 0,
-    _pad: [0; 2],
+    flags: 0,
+    ttl: 0,
+    hop_limit: 0,
+    _pad: [0; 7],
+    any_doors: 0,
+    udp_idle_ns: 0,
+    public_protos: [0; 4],
 };
 
 /// Read-only, patched at load: role words of the TCP ports, then of the UDP ports.
@@ -56,12 +62,28 @@ impl LiveSettings {
     setting!(lists, lists, u8);
     setting!(test_clock, test_clock, u8);
     setting!(confirm, confirm, u8);
+    setting!(flags, flags, u8);
+    setting!(ttl, ttl, u8);
+    setting!(hop_limit, hop_limit, u8);
+    setting!(any_doors, any_doors, u64);
+    setting!(udp_idle_ns, udp_idle_ns, u64);
 
     /// Returns whether the time comes from the test clock.
     #[inline(always)]
     pub fn is_test_clock(self) -> bool {
         self.test_clock() != 0
     }
+}
+
+/// Returns whether a protocol of IP is public.
+#[inline(always)]
+pub fn is_public_proto(proto: u8) -> bool {
+    let words = (&raw const SETTINGS.public_protos).cast::<u64>();
+    // SAFETY: `proto >> 6` is below 4, the number of words.
+    let word = unsafe { words.add(usize::from(proto >> 6)) };
+    // SAFETY: within the static; volatile, since the loader patches it.
+    let word = unsafe { ptr::read_volatile(word) };
+    word >> (proto & 63) & 1 != 0
 }
 
 /// Returns the role of a TCP or UDP port, or of echo requests.

@@ -7,10 +7,7 @@ use knock_common::{
     event::{Event, Kind, Via},
 };
 
-use crate::{
-    constants,
-    maps::{self, Maps},
-};
+use crate::{constants, maps};
 
 /// What all events of one knock have in common.
 #[derive(Clone, Copy)]
@@ -44,7 +41,7 @@ pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
         time_ns: scene.now_ns,
         until_ns,
         source: scene.source,
-        door: Maps.door(door).map_or(0, |rule| rule.id),
+        door: maps::NO_PACKET.door(door).map_or(0, |rule| rule.id),
         interface: scene.interface,
         generation: constants::settings().generation(),
         kind: kind as u8,

@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod attempts;
@@ -13,15 +15,21 @@ mod confirm;
 #[cfg(target_arch = "bpf")]
 mod constants;
 #[cfg(target_arch = "bpf")]
+mod conversations;
+#[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod program;
 #[cfg(target_arch = "bpf")]
 mod publish;
+#[cfg(target_arch = "bpf")]
+mod tc;
 
 /// The crate has no host program: it is built for the BPF target by the build script of `knock-user`.
 #[cfg(not(target_arch = "bpf"))]

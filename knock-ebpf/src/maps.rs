@@ -1,30 +1,37 @@
 //! All maps, private to this file behind functions that copy values out.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 use knock_common::{
     abi::{
-        ABOUT_CHUNK, Address, Attempts, BANS_ENTRIES, Ban, DoorRule, EVENT_BUDGET, EVENTS_BYTES,
-        FIRST_ATTEMPTS_ENTRIES, GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, List,
-        MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto, Role,
+        ABOUT_CHUNK, ANSWERS_ENTRIES, Address, Attempts, BANS_ENTRIES, BUDGETS_WORDS, Ban, DoorRule,
+        EVENT_BUDGET, EVENTS_BYTES, FIRST_ATTEMPTS_ENTRIES, FRAGMENTS_ENTRIES, Flow, FlowKey, FragmentKey,
+        GRANTS_ENTRIES, Grant, GrantKey, LATER_ATTEMPTS_ENTRIES, LEDGER_WORDS, LINKS_ENTRIES, List,
+        MAX_DOORS, MAX_PORT_DOORS, MAX_PREFIXES, MAX_SESSIONS, PREVIOUS_SLOTS, PortDoors, PrefixKey, Proto,
+        REPLIES_ENTRIES, Role, SESSIONS_ENTRIES, Sessions, Settings,
     },
+    answer::{Head, Question},
     budget,
     counter::{COUNTERS as COUNTER_ENTRIES, Counter},
-    decide::{Access, Tables, Visit},
+    decide::{self, Access, Tables, Visit},
     event::Event,
     machine::{Change, Occasion},
+    parse::Header,
+    talk::Part,
+    verdict::Mode,
 };
 
 use crate::{
     atomic, clock,
     constants::{self, settings},
     events::Scene,
+    kernel,
 };
 
 #[btf_map]
@@ -51,7 +58,89 @@ static CONFIRM: Array<u64, 1> = Array::new();
 #[btf_map]
 static PREVIOUS: ProgramArray<{ PREVIOUS_SLOTS as usize }> = ProgramArray::new();
 #[btf_map]
-static BUDGETS: Array<u64, { MAX_DOORS + 1 }> = Array::new();
+static BUDGETS: Array<u64, BUDGETS_WORDS> = Array::new();
+#[btf_map]
+static ANSWERS: LruHashMap<Address, u64, ANSWERS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static LINKS: HashMap<u32, u64, LINKS_ENTRIES> = HashMap::new();
+#[btf_map]
+static SESSIONS: LruHashMap<Address, Sessions, SESSIONS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static REPLIES: LruHashMap<FlowKey, Flow, REPLIES_ENTRIES> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, u64, FRAGMENTS_ENTRIES> = LruHashMap::new();
+/// The TC programs that were there before: of ingress, then of egress.
+#[btf_map]
+static PREVIOUS_TC: ProgramArray<{ 2 * PREVIOUS_SLOTS as usize }> = ProgramArray::new();
+/// What a source without conversations begins with: zeros.
+#[btf_map]
+static NO_SESSIONS: Array<Sessions, 1> = Array::new();
+/// Room for an outgoing packet.
+#[btf_map]
+static DEPARTURE: PerCpuArray<Departure, 1> = PerCpuArray::new();
+
+/// Working room of one outgoing packet on one CPU.
+#[repr(C)]
+pub struct Departure {
+    /// Where its layers are.
+    pub header: Header,
+    /// Its conversation.
+    pub flow: FlowKey,
+    /// Its part in it.
+    pub part: Part,
+    /// Whether a socket of the host's sent it.
+    pub has_socket: bool,
+    /// Room to ask doors in.
+    pub visit: Visit,
+    /// What they say.
+    pub access: Access,
+}
+
+/// Returns the room for an outgoing packet of this CPU.
+#[inline(always)]
+pub fn departure() -> Option<*mut Departure> {
+    DEPARTURE.get_ptr_mut(0)
+}
+
+/// Returns the conversations of a source with hidden services.
+#[inline(always)]
+pub fn sessions(source: &Address) -> Option<*mut Sessions> {
+    SESSIONS.get_ptr_mut(source)
+}
+
+/// Stores an empty record of conversations for a source that has none.
+#[inline(always)]
+pub fn insert_sessions(source: &Address) -> Result<(), i32> {
+    let Some(none) = NO_SESSIONS.get(0) else { return Err(0) };
+    SESSIONS.insert(source, none, u64::from(BPF_NOEXIST))
+}
+
+/// Returns a conversation whose answers are awaited.
+#[inline(always)]
+pub fn reply(flow: &FlowKey) -> Option<*mut Flow> {
+    REPLIES.get_ptr_mut(flow)
+}
+
+/// Stores one.
+#[inline(always)]
+pub fn insert_reply(flow: &FlowKey, known: &Flow) -> Result<(), i32> {
+    REPLIES.insert(flow, known, 0)
+}
+
+/// Lets the later fragments of a datagram in until a time.
+#[inline(always)]
+pub fn let_fragments_in(key: &FragmentKey, until_ns: u64) {
+    // For want of room the datagram is lost, which its sender may send again.
+    let _ = FRAGMENTS.insert(key, &until_ns, 0);
+}
+
+/// Goes on in the TC program that was on the interface before; returns if there was none.
+#[inline(always)]
+pub fn call_previous_tc(ctx: &TcContext, interface: u32, is_egress: bool) {
+    let slot = interface % PREVIOUS_SLOTS + if is_egress { PREVIOUS_SLOTS } else { 0 };
+    // SAFETY: nothing of this run is left undone: its references are dropped, and the packet is as it came.
+    unsafe { PREVIOUS_TC.tail_call(ctx, slot) }
+}
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
@@ -65,6 +154,25 @@ static TEST_CLOCK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+/// An answer under construction.
+#[btf_map]
+static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
+/// An answer under construction, on one CPU.
+#[repr(C)]
+pub struct Draft {
+    /// What is answered.
+    pub question: Question,
+    /// The headers of the answer.
+    pub head: Head,
+}
+
+/// Returns the room for an answer of this CPU.
+#[inline(always)]
+pub fn draft() -> Option<*mut Draft> {
+    DRAFT.get_ptr_mut(0)
+}
+
 /// Working room of one run on one CPU.
 #[repr(C)]
 pub struct Scratch {
@@ -72,12 +180,12 @@ pub struct Scratch {
     blur: u64,
     /// What the events of this run have in common.
     pub scene: Scene,
+    /// Where its layers are.
+    pub header: Header,
     /// The packet under judgement.
     pub visit: Visit,
     /// What the doors of its port say.
     pub access: Access,
-    /// Whether its knock is to be judged.
-    pub is_judged: bool,
     /// When and where the knock arrives.
     pub occasion: Occasion,
     /// What the knock did.
@@ -127,10 +235,21 @@ pub fn count(counter: Counter) {
     count_by(counter, 1);
 }
 
+/// Adds one to the counter of a number.
+#[inline(always)]
+pub fn count_number(number: u32) {
+    add(number, 1);
+}
+
 /// Adds to a counter.
 #[inline(always)]
 pub fn count_by(counter: Counter, more: u64) {
-    let Some(count) = COUNTERS.get_ptr_mut(counter as u32) else { return };
+    add(counter as u32, more);
+}
+
+#[inline(always)]
+fn add(number: u32, more: u64) {
+    let Some(count) = COUNTERS.get_ptr_mut(number) else { return };
     // SAFETY: the entry is this CPU's own and XDP programs do not interrupt one another on it.
     unsafe { *count += more }
 }
@@ -237,6 +356,32 @@ fn admit(index: u32, now_ns: u64, limit: u32) -> bool {
     false
 }
 
+/// Returns a word of the budgets.
+#[inline(always)]
+pub fn budget(index: u32) -> Option<*mut u64> {
+    BUDGETS.get_ptr_mut(index)
+}
+
+/// Returns the word of a source's rate of answers.
+#[inline(always)]
+pub fn answers(source: &Address) -> Option<*mut u64> {
+    ANSWERS.get_ptr_mut(source)
+}
+
+/// Stores the word of a source that has none.
+#[inline(always)]
+pub fn insert_answers(source: &Address, word: u64) -> Result<(), i32> {
+    ANSWERS.insert(source, &word, u64::from(BPF_NOEXIST))
+}
+
+/// Returns what is known of an interface's link layer.
+#[inline(always)]
+pub fn link(interface: u32) -> Option<u64> {
+    let word = LINKS.get_ptr(&interface)?;
+    // SAFETY: the kernel keeps the entry's memory until this run ends; an aligned word.
+    Some(unsafe { ptr::read_volatile(word) })
+}
+
 /// Puts an event into the ring; returns whether there was room.
 #[inline(always)]
 pub fn push_event(event: Event) -> bool {
@@ -263,8 +408,24 @@ pub extern "C" fn look_up_prefix(list: u32, door: u32) -> u32 {
     u32::from(PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, data)).is_some())
 }
 
-/// The maps, as decisions ask for them.
-pub struct Maps;
+/// The maps, and the kernel's own tables, as decisions ask for them.
+pub struct Maps {
+    /// The context of this run, by which the kernel's own tables are asked.
+    ctx: *mut c_void,
+    /// Index of the interface of its packet.
+    interface: u32,
+}
+
+/// The maps where no packet is at hand: sockets and routes are not asked for there.
+pub const NO_PACKET: Maps = Maps { ctx: ptr::null_mut(), interface: 0 };
+
+impl Maps {
+    /// Returns the maps, for the packet of a run.
+    #[inline(always)]
+    pub fn of_run(ctx: *mut c_void, interface: u32) -> Self {
+        Self { ctx, interface }
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -321,4 +482,100 @@ impl Tables for Maps {
     fn now_ns(&self) -> u64 {
         clock::now_ns()
     }
+
+    #[inline(always)]
+    fn is_deny(&self) -> bool {
+        settings().mode() == Mode::Deny.number()
+    }
+
+    #[inline(always)]
+    fn any_doors(&self) -> u64 {
+        settings().any_doors()
+    }
+
+    #[inline(always)]
+    fn is_public_proto(&self, proto: u8) -> bool {
+        constants::is_public_proto(proto)
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, flow: &FlowKey) -> bool {
+        kernel::has_socket(self.ctx, flow)
+    }
+
+    #[inline(always)]
+    fn sessions(&self, source: &Address) -> Option<&Sessions> {
+        // Constant once loaded: where nothing is kept the verifier never sees the rest.
+        if settings().flags() & Settings::SESSIONS == 0 {
+            return None;
+        }
+        // SAFETY: the kernel keeps the record's memory until this run ends, and any bytes are a record.
+        unsafe { SESSIONS.get(source) }
+    }
+
+    #[inline(always)]
+    fn udp_idle_ns(&self) -> u64 {
+        settings().udp_idle_ns()
+    }
+
+    #[inline(always)]
+    fn reply(&self, flow: &FlowKey) -> Option<Flow> {
+        if settings().mode() != Mode::Deny.number() {
+            return None;
+        }
+        // SAFETY: the kernel keeps the entry's memory until this run ends, and any bytes are a conversation.
+        unsafe { REPLIES.get(flow) }.copied()
+    }
+
+    #[inline(always)]
+    fn fragments_until_ns(&self, key: &FragmentKey) -> Option<u64> {
+        // SAFETY: as above.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_forwarded(&self, visit: &Visit) -> bool {
+        // The host takes what is for a group, and its routes do not say so.
+        settings().flags() & Settings::DENY_FORWARD == 0
+            && !visit.is_group
+            && kernel::is_forwarded(self.ctx, self.interface, &visit.source, &visit.destination)
+    }
+
+    #[inline(always)]
+    fn ask(&self, _visit: &Visit, doors: u64, _access: &mut Access) {
+        if doors != 0 {
+            ask_about_visit(doors);
+        }
+    }
+
+    #[inline(always)]
+    fn find_session(&self, _flow: &FlowKey) -> usize {
+        // Constant once loaded: where nothing is kept the verifier never sees the rest.
+        if settings().flags() & Settings::SESSIONS == 0 {
+            return MAX_SESSIONS;
+        }
+        find_visit_session() as usize
+    }
+}
+
+/// Asks doors about the visit in the working room.
+// Exported, which makes it a global function to the verifier: gone through once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_about_visit(doors: u64) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    // SAFETY: the entry is this CPU's own; the caller's references to both rest while these are in use.
+    let Scratch { visit, access, .. } = unsafe { &mut *scratch };
+    decide::ask_doors(visit, doors, &NO_PACKET, access);
+    0
+}
+
+/// Returns the slot of the conversation of the visit in the working room, as `session_slot` does.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_visit_session() -> u32 {
+    let Some(scratch) = scratch() else { return MAX_SESSIONS as u32 };
+    // SAFETY: the entry is this CPU's own, and the caller's reference to the visit only reads it.
+    let visit = unsafe { &(*scratch).visit };
+    decide::session_slot(&visit.flow, &NO_PACKET) as u32
 }

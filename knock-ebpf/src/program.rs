@@ -1,19 +1,27 @@
 //! The entry point: parse, decide, judge the knock, act.
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
 use aya_log_ebpf::debug;
 use knock_common::{
     abi::ABI_VERSION,
     counter::Counter,
     decide::{self, Decision},
-    parse,
+    frame::{Frame, MAX_OFFSET},
+    parse::{self, Header},
     verdict::{Action, Mode, Verdict},
 };
 
 use crate::{
-    attempts, confirm, constants,
+    answer, attempts, confirm, constants,
+    conversations::{self, Arrival},
     frame::XdpFrame,
-    maps::{self, Maps, Scratch},
+    maps::{self, Maps},
 };
 
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
@@ -27,13 +35,17 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
     if confirm::is_overdue() {
         return confirm::roll_back(&ctx);
     }
-    let verdict = judge(&ctx);
-    maps::count(verdict.counter());
-    trace(&ctx, verdict.counter() as u32);
-    match verdict.action(Mode::from_number(constants::settings().mode())) {
-        Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
+    let frame = XdpFrame::new(&ctx);
+    let outcome = judge(&frame, parse::header(&frame), || match visit(ctx.ctx) {
+        0 => consider(ctx.ctx),
+        refused => refused,
+    });
+    maps::count_number(outcome.counter());
+    trace(&ctx, outcome.counter());
+    if outcome.is_passed() {
+        return xdp_action::XDP_PASS;
     }
+    if outcome.is_answered() { answer::refuse(&ctx) } else { xdp_action::XDP_DROP }
 }
 
 /// Traces a verdict by the number of its counter; nothing is left of it unless traces were asked for.
@@ -43,42 +55,144 @@ fn trace(ctx: &XdpContext, verdict: u32) {
     debug!(ctx, "verdict {}", verdict);
 }
 
-#[inline(always)]
-fn judge(ctx: &XdpContext) -> Verdict {
-    let frame = XdpFrame::new(ctx);
-    let Some(scratch) = maps::scratch() else { return Verdict::BadIp };
-    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
-    let scratch = unsafe { &mut *scratch };
-    let classified = parse::parse(&frame)
-        .and_then(|segment| decide::classify(&frame, &segment, &Maps, &mut scratch.visit));
-    match classified {
-        Ok(()) => {
-            scratch.scene.interface = frame.interface();
-            let verdict = receive(scratch);
-            if scratch.is_judged {
-                judge_knock();
-            }
-            verdict
-        }
-        Err(verdict) => verdict,
+/// What came of a packet, in one number, since global functions return no more: its counter, whether it passes, whether it is
+/// answered as a closed port does, and what is to follow.
+#[derive(Clone, Copy)]
+pub struct Outcome(u32);
+
+impl Outcome {
+    const PASSED: u32 = 0x100;
+    const ANSWERED: u32 = 0x200;
+    const JUDGED: u32 = 0x400;
+    const REMEMBERED: u32 = 0x800;
+    const KEPT: u32 = 0x1000;
+
+    #[inline(always)]
+    fn of(verdict: Verdict) -> Self {
+        let passed = match verdict.action(Mode::from_number(constants::settings().mode())) {
+            Action::Pass => Self::PASSED,
+            Action::Drop if answer::is_due(verdict) => Self::ANSWERED,
+            Action::Drop => 0,
+        };
+        Self(verdict.counter() as u32 | passed)
+    }
+
+    /// Returns the number of the verdict's counter.
+    #[inline(always)]
+    pub fn counter(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// Returns whether the packet passes.
+    #[inline(always)]
+    pub fn is_passed(self) -> bool {
+        self.0 & Self::PASSED != 0
+    }
+
+    /// Returns whether it is answered instead.
+    #[inline(always)]
+    fn is_answered(self) -> bool {
+        self.0 & Self::ANSWERED != 0
     }
 }
 
-/// Decides on the visit in the working room.
-// Not inlined, and given nothing that depends on how the packet was parsed: the verifier goes through it once, not
-// once for each of the ways a packet can be parsed.
+/// Judges one packet, given where its layers are. Most pass by; `consider` goes on with the rest.
+// What goes on goes through memory: the verifier would else follow the rest once for each way to parse a packet.
+#[inline(always)]
+pub fn judge<F: Frame>(
+    frame: &F,
+    header: Result<Header, Verdict>,
+    consider: impl FnOnce() -> u32,
+) -> Outcome {
+    let header = match header {
+        Ok(header) => header,
+        Err(verdict) => return Outcome::of(verdict),
+    };
+    let passed_by = header.segment(frame).and_then(|segment| decide::pass_by(&segment, &maps::NO_PACKET));
+    if let Err(verdict) = passed_by {
+        return Outcome::of(verdict);
+    }
+    let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp) };
+    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
+    unsafe { (*scratch).header = header };
+    let outcome = Outcome(consider());
+    follow(outcome);
+    outcome
+}
+
+/// Does [`fill`].
+// Exported, as are those below, which makes them global functions to the verifier: gone through once, by themselves, and
+// not once more for each state in which they may be called (kernel commit 51c39bb1d5d1). Two at the level of the entry
+// point, not one: the stacks of all functions in a chain of calls are added up.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn receive(scratch: &mut Scratch) -> Verdict {
+extern "C" fn visit(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    fill(&frame, frame.interface())
+}
+
+/// Does [`receive`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn consider(ctx: *mut xdp_md) -> u32 {
+    receive(ctx.cast())
+}
+
+/// Fills in the visit of the packet whose header is in the working room; returns 0, or its outcome if it is none.
+#[inline(always)]
+pub fn fill<F: Frame>(frame: &F, interface: u32) -> u32 {
+    let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp).0 };
+    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
+    let scratch = unsafe { &mut *scratch };
+    let Header { ip_at, at, len, .. } = scratch.header;
+    let header =
+        Header { ip_at: ip_at & MAX_OFFSET, at: at & MAX_OFFSET, len: len & 0xffff, ..scratch.header };
+    scratch.scene.interface = interface;
+    let filled = header
+        .segment(frame)
+        .and_then(|segment| decide::fill(frame, &segment, &maps::NO_PACKET, &mut scratch.visit));
+    match filled {
+        Ok(()) => 0,
+        Err(verdict) => Outcome::of(verdict).0,
+    }
+}
+
+/// Decides on the visit in the working room; returns the outcome.
+#[inline(always)]
+pub fn receive(ctx: *mut c_void) -> u32 {
+    let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp).0 };
+    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
+    let scratch = unsafe { &mut *scratch };
+    let maps = Maps::of_run(ctx, scratch.scene.interface);
     let Decision { verdict, is_judged, is_banned } =
-        decide::decide(&scratch.visit, &Maps, &mut scratch.access);
+        decide::decide(&scratch.visit, &maps, &mut scratch.access);
     if scratch.access.is_expired && !scratch.access.is_granted {
         maps::count(Counter::GrantExpired);
     }
     if is_banned {
         maps::count(Counter::KnockBanned);
     }
-    scratch.is_judged = is_judged;
-    verdict
+    let Outcome(outcome) = Outcome::of(verdict);
+    outcome
+        | if is_judged { Outcome::JUDGED } else { 0 }
+        | match conversations::of_arrival(scratch, verdict, outcome & Outcome::PASSED != 0) {
+            Arrival::Forgotten => 0,
+            Arrival::Remembered => Outcome::REMEMBERED,
+            Arrival::Kept => Outcome::REMEMBERED | Outcome::KEPT,
+        }
+}
+
+/// Does what follows from an outcome.
+// At the level of the entry point: the stacks of all functions in a chain of calls are added up.
+#[inline(always)]
+fn follow(Outcome(outcome): Outcome) {
+    if outcome & Outcome::JUDGED != 0 {
+        judge_knock();
+    }
+    if outcome & Outcome::REMEMBERED != 0 {
+        conversations::arrival(outcome & Outcome::KEPT);
+    }
 }
 
 /// Judges the knock of the visit in the working room.

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::Wish,
-    config::{Config, Door, Mode},
+    config::{Config, Door, Forward, HideAs, Mode, SessionRule},
     generation::Generation,
+    loader::needs_egress,
 };
 
 /// One generation's description of itself.
@@ -24,6 +25,16 @@ pub struct About {
     pub generation: u32,
     /// What becomes of packets.
     pub mode: Mode,
+    /// How a hidden service looks from outside.
+    // What came after the first version of this layout has a default, so that a gate of before is taken over.
+    #[serde(default)]
+    pub hide_as: HideAs,
+    /// What becomes of packets that are not addressed to the host, in deny mode.
+    #[serde(default)]
+    pub forward: Forward,
+    /// Whether programs for outgoing packets are part of it.
+    #[serde(default)]
+    pub egress: bool,
     /// The file it was read from, as an absolute path; `None` for the built-in example.
     pub config: Option<PathBuf>,
     /// Where grants and bans are kept across a reboot, if they are.
@@ -36,6 +47,9 @@ pub struct About {
     pub overrides: Overrides,
     /// Where the gate must be confirmed: the programs that were on the interfaces before, by their ids.
     pub previous: Option<BTreeMap<String, u32>>,
+    /// Likewise the programs for outgoing packets, where there were any.
+    #[serde(default)]
+    pub previous_egress: BTreeMap<String, u32>,
     /// Sources never judged.
     pub allow: Vec<IpNet>,
     /// Services open to everybody.
@@ -96,6 +110,9 @@ pub struct AboutDoor {
     pub total_timeout_ms: u64,
     /// How long a promotion grants.
     pub open_for_ms: u64,
+    /// What becomes of what it let in when the grant ends.
+    #[serde(default)]
+    pub sessions: SessionRule,
     /// Sources that may use it; empty for any.
     pub from: Vec<IpNet>,
     /// Destinations it exists for; empty for any.
@@ -118,12 +135,16 @@ impl About {
             abi: ABI_VERSION,
             generation: generation.settings.generation,
             mode: config.mode,
+            hide_as: config.hide_as,
+            forward: config.forward,
+            egress: needs_egress(&generation.settings),
             config: file,
             state: config.state.clone(),
             loaded,
             interfaces: config.interfaces.clone(),
             overrides: overrides.clone(),
             previous: None,
+            previous_egress: BTreeMap::new(),
             allow: config.allow.clone(),
             public: config.public.iter().map(ToString::to_string).collect(),
             doors: config
@@ -188,6 +209,7 @@ fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
         step_timeout_ms: milliseconds(door.step_timeout),
         total_timeout_ms: milliseconds(door.total_timeout),
         open_for_ms: milliseconds(door.open_for),
+        sessions: door.sessions,
         from: door.from.clone(),
         to: door.to.clone(),
         new_attempts_per_s: door.new_attempts_per_s,
@@ -208,6 +230,12 @@ impl Diff {
         let mut changes = Vec::new();
         if old.mode != new.mode {
             changes.push(format!("mode {} -> {}", old.mode, new.mode));
+        }
+        if old.hide_as != new.hide_as {
+            changes.push(format!("hide_as {} -> {}", old.hide_as, new.hide_as));
+        }
+        if old.forward != new.forward {
+            changes.push(format!("forward {} -> {}", old.forward, new.forward));
         }
         sets(&mut changes, "interface", &old.interfaces, &new.interfaces);
         sets(&mut changes, "allow", &old.allow, &new.allow);
@@ -260,10 +288,51 @@ fn changed_door(changes: &mut Vec<String>, name: &str, old: &AboutDoor, new: &Ab
             facts.push(format!("{what} {} -> {}", show(old_ms), show(new_ms)));
         }
     }
+    if old.sessions != new.sessions {
+        facts.push(format!("sessions {} -> {}", old.sessions, new.sessions));
+    }
     if old.new_attempts_per_s != new.new_attempts_per_s {
         facts.push(format!("new_attempts_per_s {} -> {}", old.new_attempts_per_s, new.new_attempts_per_s));
     }
     if !facts.is_empty() {
         changes.push(format!("~ door {name}: {}", facts.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::{KNOCK, about};
+
+    #[test]
+    fn what_a_gate_of_before_does_not_say_is_as_it_was_then() {
+        let now = about(7, KNOCK, "guard");
+        let mut said = serde_json::to_value(&now).expect("JSON");
+        let words = said.as_object_mut().expect("an object");
+        for word in ["hide_as", "forward", "egress", "previous_egress"] {
+            assert!(words.remove(word).is_some(), "{word}");
+        }
+        for door in words["doors"].as_object_mut().expect("doors").values_mut() {
+            assert!(door.as_object_mut().expect("a door").remove("sessions").is_some());
+        }
+
+        let read = About::from_bytes(said.to_string().as_bytes()).expect("a gate of this layout");
+
+        assert_eq!(read, now);
+    }
+
+    #[test]
+    fn a_gate_s_mode_says_whether_programs_for_outgoing_packets_are_part_of_it() {
+        assert!(about(7, KNOCK, "deny").egress);
+        assert!(about(7, KNOCK, "guard").egress && !about(7, KNOCK, "observe").egress);
+    }
+
+    #[test]
+    fn what_becomes_of_sessions_is_part_of_what_a_reload_changed() {
+        let [keep, cut] =
+            ["keep", "cut"].map(|word| about(7, &format!("{KNOCK}\nsessions = \"{word}\""), "guard"));
+
+        assert_eq!(Diff::between(&keep, &cut).changes, ["~ door ssh: sessions keep -> cut"]);
+        assert_eq!(Diff::between(&cut, &cut).changes, Vec::<String>::new());
     }
 }

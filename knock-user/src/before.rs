@@ -1,13 +1,13 @@
 //! What is in force before a generation is brought in, and the way back to it.
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::Xdp;
+use aya::programs::{Program, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
-use knock_common::names;
 
 use crate::{
     about::About,
     attach,
+    hook::Hook,
     loader::Gate,
     pins::{self, Held, Pins},
     rollback, state,
@@ -44,7 +44,7 @@ impl<'a> Before<'a> {
     /// Finds out from the kernel, whatever the layout; state that this program cannot use is dropped.
     ///
     /// # Errors
-    /// When a pin is no link of XDP.
+    /// When a pin is no link of XDP or TCX.
     pub fn survey_any_layout(held: &Held) -> Result<Self> {
         let pins = &held.pins;
         let links = survey::links_of_any_layout(pins)?;
@@ -62,8 +62,7 @@ impl<'a> Before<'a> {
     /// When another process changed the links meanwhile, or a confirmation is awaited.
     pub fn own(held: &Held, gate: &'a mut Gate, about: &About) -> Result<Self> {
         let links = survey::bare_links(&held.pins)?;
-        let id = gate.program_id()?;
-        let other = links.iter().find(|link| link.program_id != id);
+        let other = links.iter().find(|link| gate.program_of(link.program_id).is_none());
         if let Some(link) = other {
             bail!(
                 "the gate on {} is not the one this process put there: stop this process and start it again; the gate stays",
@@ -84,22 +83,65 @@ impl<'a> Before<'a> {
     ///
     /// # Errors
     /// When the kernel has it no more, or `act` fails.
-    pub fn with_program<T>(&mut self, id: u32, act: impl FnOnce(&mut Xdp) -> Result<T>) -> Result<T> {
-        if let Some(gate) = &mut self.own {
-            return act(gate.program()?);
+    pub fn with_program<T>(&mut self, id: u32, act: impl FnOnce(&mut Program) -> Result<T>) -> Result<T> {
+        if let Some(program) = self.own.as_mut().and_then(|gate| gate.program_of(id)) {
+            return act(program);
         }
         act(&mut loaded(id)?)
     }
 
-    /// Puts back what was on an interface: its program, or none.
+    /// Puts back what was on an interface: its programs, or none.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn restore(&mut self, interface: &str, pins: &Pins) -> Result<()> {
-        let Some(id) = self.on(interface).map(|link| link.program_id) else {
+        let Some((judging, egress)) = self.on(interface).map(|link| (link.program_id, link.egress())) else {
             return attach::detach(interface, pins);
         };
-        self.with_program(id, |program| attach::swap(program, interface, pins))
+        if let Some(id) = egress {
+            self.with_program(id, |program| attach::swap(program, &pins.egress(interface)))?;
+        }
+        self.with_program(judging, |program| attach::swap(program, &pins.link(interface)))?;
+        if egress.is_none() { attach::take_egress_off(interface, pins) } else { Ok(()) }
+    }
+}
+
+/// The programs of a gate on one interface, held so that they can be put back.
+#[derive(Debug)]
+pub struct Programs {
+    /// The one that judges.
+    pub judging: Program,
+    /// The one for outgoing packets, where there is one.
+    pub egress: Option<Program>,
+}
+
+impl Programs {
+    /// Takes hold of those behind a link. Takes root.
+    ///
+    /// # Errors
+    /// When the kernel has one no more, or does not give it out.
+    pub fn behind(link: &Link) -> Result<Self> {
+        Self::of(link.program_id, link.egress())
+    }
+
+    /// Takes hold of programs by their ids. Takes root.
+    ///
+    /// # Errors
+    /// As [`Self::behind`].
+    pub fn of(judging: u32, egress: Option<u32>) -> Result<Self> {
+        Ok(Self { judging: loaded(judging)?, egress: egress.map(loaded).transpose()? })
+    }
+
+    /// Puts them in the places of those that are on an interface now.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn put_back(&mut self, interface: &str, pins: &Pins) -> Result<()> {
+        if let Some(program) = &mut self.egress {
+            attach::swap(program, &pins.egress(interface))?;
+        }
+        attach::swap(&mut self.judging, &pins.link(interface))?;
+        if self.egress.is_none() { attach::take_egress_off(interface, pins) } else { Ok(()) }
     }
 }
 
@@ -107,9 +149,16 @@ impl<'a> Before<'a> {
 ///
 /// # Errors
 /// When the kernel has it no more, or does not give it out.
-pub fn loaded(id: u32) -> Result<Xdp> {
-    Xdp::from_program_info(survey::program_info(id)?, names::PROGRAM.into(), XdpAttachType::Interface)
-        .with_context(|| format!("taking hold of program {id}"))
+pub fn loaded(id: u32) -> Result<Program> {
+    let info = survey::program_info(id)?;
+    let name = info.name_as_str().unwrap_or_default().to_owned();
+    let taking = || format!("taking hold of program {id}");
+    if Hook::of_program(&name) == Some(Hook::Xdp) {
+        let program = Xdp::from_program_info(info, name.into(), XdpAttachType::Interface);
+        return Ok(Program::Xdp(program.with_context(taking)?));
+    }
+    let program = SchedClassifier::from_program_info(info, name.into()).with_context(taking)?;
+    Ok(Program::SchedClassifier(program))
 }
 
 fn refuse_other_states(pins: &Pins) -> Result<()> {

@@ -19,6 +19,8 @@ pub struct Device {
     pub name: String,
     /// Its index.
     pub index: u32,
+    /// Its link-layer address, where it has one of Ethernet.
+    pub address: Option<[u8; 6]>,
     /// Whether it is up.
     pub is_up: bool,
     /// Whether it is the loopback.
@@ -74,6 +76,8 @@ fn device(message: LinkMessage) -> Device {
         // The library knows a hundred attributes, and may learn more.
         if let LinkAttribute::IfName(name) = attribute {
             device.name = name;
+        } else if let LinkAttribute::Address(address) = attribute {
+            device.address = address.try_into().ok();
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             device.mtu = mtu;
         } else if let LinkAttribute::NumRxQueues(queues) = attribute {

@@ -19,7 +19,7 @@ use knock_common::{
 };
 
 use crate::{
-    config::{Config, Door, Mode},
+    config::{Config, Door, Forward, HideAs, Mode, SessionRule},
     service::Service,
     step::Step,
 };
@@ -91,11 +91,18 @@ impl Generation {
                 mode: match config.mode {
                     Mode::Observe => verdict::Mode::Observe.number(),
                     Mode::Guard => verdict::Mode::Guard.number(),
+                    Mode::Deny => verdict::Mode::Deny.number(),
                 },
                 lists: lists(config),
                 test_clock: 0,
                 confirm: 0,
-                _pad: [0; 2],
+                flags: flags(config),
+                ttl: host_number("/proc/sys/net/ipv4/ip_default_ttl"),
+                hop_limit: host_number("/proc/sys/net/ipv6/conf/all/hop_limit"),
+                _pad: [0; 7],
+                any_doors: any_doors(config),
+                udp_idle_ns: nanoseconds(config.udp_idle),
+                public_protos: public_protos(config),
             },
             port_roles: roles.words.concat(),
             doors,
@@ -122,6 +129,43 @@ pub fn host_ephemeral() -> RangeInclusive<u16> {
         (Some(Ok(first)), Some(Ok(last))) => first..=last,
         _ => DEFAULT_EPHEMERAL,
     }
+}
+
+/// Returns a number of the host's settings; the hops that it gives its packets by default (`IPDEFTTL`) if it is not there.
+fn host_number(path: &str) -> u8 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(64)
+}
+
+/// Returns the flags of [`Settings::flags`] that a configuration sets.
+fn flags(config: &Config) -> u8 {
+    let flags = [
+        (config.hide_as == HideAs::Closed, Settings::CLOSED),
+        // As `auto_flowlabels` of `ip-sysctl.rst`: any number but 0 has the kernel label what it sends.
+        (host_number("/proc/sys/net/ipv6/auto_flowlabels") != 0, Settings::LABELS),
+        (config.forward == Forward::Deny, Settings::DENY_FORWARD),
+        (config.doors.iter().any(|door| door.sessions == SessionRule::Keep), Settings::SESSIONS),
+    ];
+    flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag)
+}
+
+/// Returns the doors that open everything, one bit each.
+fn any_doors(config: &Config) -> u64 {
+    let numbered = config.doors.iter().enumerate();
+    numbered
+        .filter(|(_, door)| door.opens.contains(&Service::Any))
+        .fold(0, |bits, (number, _)| bits | 1 << number)
+}
+
+/// Returns the bits of the protocols that are public; none outside deny mode, which alone asks for them.
+fn public_protos(config: &Config) -> [u64; 4] {
+    let mut bits = [0; 4];
+    for service in config.public.iter().filter(|_| config.mode == Mode::Deny) {
+        if let Service::Proto(number) = service {
+            bits[usize::from(number / 64)] |= 1 << (number % 64);
+        }
+    }
+    bits
 }
 
 /// Refuses names that `id` makes the same number of.
@@ -192,6 +236,8 @@ fn per_window(per_s: u32) -> u32 {
 struct Roles {
     doors: [Vec<PortDoors>; PROTOCOLS],
     judged: [Vec<bool>; PROTOCOLS],
+    public: [Vec<bool>; PROTOCOLS],
+    keeps: [Vec<bool>; PROTOCOLS],
 }
 
 /// Role words by protocol, and the sets they point to.
@@ -203,7 +249,11 @@ struct Words {
 impl Roles {
     fn of(config: &Config, rules: &[DoorRule], ephemeral: &RangeInclusive<u16>) -> Self {
         let occurs = |proto: Proto| rules.iter().any(|rule| rule.protos & proto.bit() != 0);
+        let nowhere = || [PORTS, PORTS, 1].map(|ports| vec![false; ports]);
+        let is_deny = config.mode == Mode::Deny;
         let mut roles = Self {
+            public: nowhere(),
+            keeps: nowhere(),
             doors: [PORTS, PORTS, 1].map(|ports| vec![PortDoors::default(); ports]),
             judged: [
                 vec![occurs(Proto::Tcp); PORTS],
@@ -211,12 +261,14 @@ impl Roles {
                 vec![occurs(Proto::Icmp)],
             ],
         };
-        if !rules.iter().any(|rule| rule.has(DoorRule::UDP_EPHEMERAL)) {
+        // Deny mode knows the replies to the host's own traffic, so the rest of that range is judged.
+        if !is_deny && !rules.iter().any(|rule| rule.has(DoorRule::UDP_EPHEMERAL)) {
             roles.judged[1][ports_of(ephemeral)].fill(false);
         }
         for service in &config.public {
             // Echo requests may be public and a step at once: `DoorRule::ECHO_PUBLIC`.
-            let (proto, ports) = place(service);
+            let Some((proto, ports)) = place(service) else { continue };
+            roles.public[proto][ports.clone()].fill(is_deny);
             if *service != Service::IcmpEcho {
                 roles.judged[proto][ports].fill(false);
             }
@@ -229,7 +281,8 @@ impl Roles {
 
     fn add_door(&mut self, door: &Door, bit: u64) {
         for service in &door.opens {
-            let (proto, ports) = place(service);
+            let Some((proto, ports)) = place(service) else { continue };
+            self.keeps[proto][ports.clone()].fill(door.sessions == SessionRule::Keep);
             self.doors[proto][ports].iter_mut().for_each(|port| port.opens |= bit);
         }
         let Some(first) = door.knock.first() else { return };
@@ -245,17 +298,21 @@ impl Roles {
         let mut sets = vec![PortDoors::default()];
         let mut known = HashMap::from([(PortDoors::default(), 0)]);
         let mut words = Vec::new();
-        for (doors, judged) in self.doors.into_iter().zip(self.judged) {
-            let word = |(doors, judged): (PortDoors, bool)| {
+        let said = self.judged.into_iter().zip(self.public).zip(self.keeps);
+        for (doors, ((judged, public), keeps)) in self.doors.into_iter().zip(said) {
+            let word = |(doors, ((judged, public), keeps)): (PortDoors, ((bool, bool), bool))| {
                 let index = *known.entry(doors).or_insert_with(|| {
                     sets.push(doors);
                     sets.len() - 1
                 });
                 let hidden = if doors.opens == 0 { 0 } else { Role::HIDDEN };
                 let judged = if judged { Role::JUDGED } else { 0 };
-                Role(u16::try_from(index).unwrap_or(0) & Role::INDEX | hidden | judged)
+                let public = if public { Role::PUBLIC } else { 0 };
+                let keeps = if keeps { Role::KEEPS } else { 0 };
+                Role(u16::try_from(index).unwrap_or(0) & Role::INDEX | hidden | judged | public | keeps)
             };
-            words.push(doors.into_iter().zip(judged).map(word).collect());
+            let said = judged.into_iter().zip(public).zip(keeps);
+            words.push(doors.into_iter().zip(said).map(word).collect());
         }
         if sets.len() > MAX_PORT_DOORS {
             return Err(CompileError::TooManySets(sets.len()));
@@ -264,12 +321,13 @@ impl Roles {
     }
 }
 
-/// Returns the table and the entries of a service.
-fn place(service: &Service) -> (usize, RangeInclusive<usize>) {
+/// Returns the table and the entries of a service; none for what is known by no port.
+fn place(service: &Service) -> Option<(usize, RangeInclusive<usize>)> {
     match service {
-        Service::Tcp(ports) => (0, ports_of(ports)),
-        Service::Udp(ports) => (1, ports_of(ports)),
-        Service::IcmpEcho => (2, 0..=0),
+        Service::Tcp(ports) => Some((0, ports_of(ports))),
+        Service::Udp(ports) => Some((1, ports_of(ports))),
+        Service::IcmpEcho => Some((2, 0..=0)),
+        Service::Proto(_) | Service::Any => None,
     }
 }
 
@@ -331,6 +389,66 @@ pub fn key_of(address: IpAddr) -> knock_common::abi::Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DOORS: &str = r#"
+        public = ["tcp/443", "icmp/echo", "proto/47", "proto/255"]
+        [[door]]
+        name = "ssh"
+        opens = ["tcp/22"]
+        knock = ["tcp/12017", "udp/3044", "tcp/9321", "udp/7121"]
+        [[door]]
+        name = "vpn"
+        opens = ["udp/51820"]
+        knock = ["tcp/13017", "udp/4044", "tcp/9322", "udp/7122"]
+        sessions = "cut"
+    "#;
+
+    fn compiled(text: &str) -> Generation {
+        let (config, _) = Config::parse("test", text).unwrap_or_else(|error| panic!("{error}"));
+        Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn only_deny_mode_knows_what_is_public_and_judges_the_ephemeral_range() {
+        let [guard, deny] =
+            ["guard", "deny"].map(|mode| compiled(&format!("[xdp]\nmode = \"{mode}\"\n{DOORS}")));
+
+        assert!(guard.port_roles[443].is_none(), "in guard mode it is the hot path");
+        assert!(deny.port_roles[443].is_public() && deny.settings.echo_role.is_public());
+        assert!(!deny.port_roles[80].is_public());
+        assert!(
+            guard.port_roles[PORTS + 40_000].is_none(),
+            "replies come there, and nothing tells them apart"
+        );
+        assert!(deny.port_roles[PORTS + 40_000].is_judged());
+        assert_eq!(guard.settings.public_protos, [0; 4]);
+        assert_eq!(deny.settings.public_protos, [1 << 47, 0, 0, 1 << 63]);
+    }
+
+    #[test]
+    fn ports_keep_what_their_doors_keep() {
+        let guard = compiled(&format!("[xdp]\nmode = \"guard\"\n{DOORS}"));
+
+        assert!(guard.port_roles[22].keeps());
+        assert!(guard.port_roles[PORTS + 51_820].is_hidden() && !guard.port_roles[PORTS + 51_820].keeps());
+        assert_eq!(guard.settings.flags, Settings::SESSIONS);
+        assert_eq!(guard.settings.udp_idle_ns, 900 * 1_000_000_000);
+    }
+
+    #[test]
+    fn a_door_to_everything_is_known_by_its_bit() {
+        let deny = compiled(
+            "[xdp]\nmode = \"deny\"\nhide_as = \"closed\"\nforward = \"deny\"\n[[door]]\nname = \"trusted\"\n\
+             opens = [\"any\"]\nknock = [\"tcp/12017\", \"udp/3044\", \"tcp/9321\", \"udp/7121\"]\n",
+        );
+
+        assert_eq!(deny.settings.any_doors, 1);
+        assert_eq!(
+            deny.settings.flags & !Settings::LABELS,
+            Settings::CLOSED | Settings::DENY_FORWARD | Settings::SESSIONS
+        );
+        assert!(deny.port_roles.iter().all(|role| !role.is_hidden()));
+    }
 
     #[test]
     fn doors_whose_names_make_one_id_are_refused_by_name() {

@@ -20,11 +20,18 @@ pub fn print(config: &Config, installed: &Installed, is_example: bool) {
         many => format!("{many} doors"),
     };
     match config.mode {
-        Mode::Guard if attached.is_empty() => anstream::eprintln!("NOT protected: no interface is there yet"),
+        Mode::Guard | Mode::Deny if attached.is_empty() => {
+            anstream::eprintln!("NOT protected: no interface is there yet")
+        }
         Mode::Guard => {
             let hidden: Vec<String> =
                 config.doors.iter().flat_map(|door| &door.opens).map(ToString::to_string).collect();
             say!("protected: {where_}, mode guard, {doors}; hidden: {}", hidden.join(" "));
+        }
+        Mode::Deny => {
+            let public: Vec<String> = config.public.iter().map(ToString::to_string).collect();
+            let open = if public.is_empty() { "nothing".to_owned() } else { public.join(" ") };
+            say!("protected: {where_}, mode deny, {doors}; open to everybody: {open}");
         }
         Mode::Observe => say!(
             "NOT protected: {where_}, mode observe, {doors}: everything is judged and nothing is dropped"

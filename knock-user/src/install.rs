@@ -1,6 +1,6 @@
 //! Brings a configuration into force: loads it aside, then swaps it in on every interface, or leaves all as it was.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::{
     clock,
     config::Config,
     generation::{Generation, host_ephemeral},
+    hook::Header,
     loader::{Gate, Options},
     pins::{self, Held, Pins},
     present, rollback,
@@ -55,7 +56,7 @@ pub struct Installed {
 pub struct Attached {
     /// Its name.
     pub interface: String,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tcx`.
     pub way: String,
 }
 
@@ -89,11 +90,14 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
     let mut about =
         About::of(&plan.config, &generation, plan.file.clone(), &plan.overrides, Timestamp::now());
     if plan.confirm.is_some() {
-        let alive = before.links.iter().filter(|link| !link.is_dead());
-        about.previous = Some(alive.map(|link| (link.interface.clone(), link.program_id)).collect());
+        let alive = || before.links.iter().filter(|link| !link.is_dead());
+        about.previous = Some(alive().map(|link| (link.interface.clone(), link.program_id)).collect());
+        about.previous_egress =
+            alive().filter_map(|link| Some((link.interface.clone(), link.egress()?))).collect();
     }
     let state = pins.state();
     let options = Options {
+        programs: programs(plan, before, about.egress)?,
         trace: plan.trace,
         state: Some(&state),
         about: about.chunks()?,
@@ -130,7 +134,7 @@ fn next_number(pins: &Pins) -> Result<u32> {
 /// What follows once the new generation judges everywhere. Whatever fails here, the gate is in force.
 fn tidy(held: &Held, plan: &Plan, installed: &Installed) {
     if plan.confirm.is_none() {
-        warn_of(pins::remove(&held.pins.previous()));
+        warn_of(held.pins.forget_previous());
         warn_of(settle(&held.pins, &installed.about));
     }
     let others = held.pins.other_states().unwrap_or_default();
@@ -145,6 +149,11 @@ pub fn settle(pins: &Pins, about: &About) -> Result<()> {
     for interface in pins.linked()?.iter().filter(|name| !about.interfaces.contains(name)) {
         attach::detach(interface, pins)?;
         say!("xdp-knock: {interface} is no longer guarded: the configuration does not name it");
+    }
+    // After what judges, which may have needed them until now.
+    for interface in pins.egressed()?.iter().filter(|name| !about.egress || !about.interfaces.contains(name))
+    {
+        attach::take_egress_off(interface, pins)?;
     }
     sweep::forget_strangers(pins, about).map(|_| ())
 }
@@ -166,8 +175,8 @@ fn put_on_all(
             Ok(way) => attached.push(Attached { interface: interface.clone(), way }),
             Err(error) => {
                 // All or nothing: a half-guarded machine would pass for a guarded one.
-                for one in &attached {
-                    warn_of(before.restore(&one.interface, &held.pins));
+                for one in attached.iter().map(|one| &one.interface).chain([interface]) {
+                    warn_of(before.restore(one, &held.pins));
                 }
                 return Err(error);
             }
@@ -178,11 +187,27 @@ fn put_on_all(
 
 /// Returns the way the interface is attached, in a word.
 fn put_on(gate: &mut Gate, interface: &str, plan: &Plan, before: &Before<'_>, held: &Held) -> Result<String> {
-    if before.on(interface).is_some() {
-        attach::swap(gate.program()?, interface, &held.pins)?;
-        return Ok(present::way(interface).map_or("attached".to_owned(), |way| way.to_string()));
+    if let Some(link) = before.on(interface) {
+        attach::replace(gate, link, &held.pins)?;
+        return Ok(attach::way(link).map_or("attached".to_owned(), |way| way.to_string()));
     }
     // A link whose interface was deleted judges nothing.
     attach::detach(interface, &held.pins)?;
-    Ok(attach::attach(gate.program()?, interface, plan.overrides.attach, &held.pins)?.to_string())
+    Ok(attach::attach(gate, interface, plan.overrides.attach, &held.pins)?.to_string())
+}
+
+/// Returns the names of the programs that the interfaces of a plan need: all of them are loaded before one is put anywhere.
+fn programs(plan: &Plan, before: &Before<'_>, needs_egress: bool) -> Result<BTreeSet<&'static str>> {
+    let here = attach::interfaces()?;
+    let mut names = BTreeSet::new();
+    for interface in &plan.config.interfaces {
+        // What one will be that is not there yet is not known; most are like this.
+        let header = if here.contains(interface) { present::header(interface)? } else { Header::Ethernet };
+        let hook = match before.on(interface) {
+            Some(link) => link.hook,
+            None => attach::judging_hook(interface, header, plan.overrides.attach)?,
+        };
+        names.extend(attach::programs(hook, header, needs_egress)?);
+    }
+    Ok(names)
 }

@@ -25,6 +25,7 @@ pub mod events;
 pub mod exit;
 pub mod generation;
 pub mod greeting;
+pub mod hook;
 pub mod hooks;
 pub mod install;
 pub mod journal;

@@ -1,17 +1,23 @@
 //! Puts a generation into the kernel: patches the constants, fills the maps, reads them back.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::{Ebpf, EbpfLoader, maps::lpm_trie::Key, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::lpm_trie::Key,
+    programs::{Program, SchedClassifier, Xdp},
+};
 use knock_common::{
-    abi::{ABOUT_CHUNK, PrefixKey, Role, Settings},
-    names,
+    abi::{ABOUT_CHUNK, LINK_PARTIAL, PrefixKey, Role, Settings},
+    names, verdict,
 };
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
+    devices,
     generation::Generation,
+    hook::{Header, Hook},
     state,
     wire::{self, Wire},
 };
@@ -20,8 +26,10 @@ use crate::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-knock"));
 
 /// What a load may be asked for beside the generation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options<'a> {
+    /// Names of the programs to load now; another one is loaded when it is asked for.
+    pub programs: BTreeSet<&'static str>,
     /// Compile the program's debug traces in.
     pub trace: bool,
     /// Take the time from the test clock map: for tests that run packets through the program.
@@ -34,15 +42,29 @@ pub struct Options<'a> {
     pub confirm_by_ns: Option<u64>,
 }
 
-/// A loaded program with its maps filled, attached to nothing yet.
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            programs: BTreeSet::from([names::PROGRAM]),
+            trace: false,
+            test_clock: false,
+            state: None,
+            about: Vec::new(),
+            confirm_by_ns: None,
+        }
+    }
+}
+
+/// Loaded programs with their maps filled, attached to nothing yet.
 #[derive(Debug)]
 pub struct Gate {
-    /// The program and its maps.
+    /// The programs and their maps.
     pub ebpf: Ebpf,
+    settings: Settings,
 }
 
 impl Gate {
-    /// Loads the program for a generation.
+    /// Loads the programs for a generation.
     ///
     /// # Errors
     /// When the kernel refuses the program or a map, or gives back something else than was written.
@@ -71,10 +93,13 @@ impl Gate {
             }
         }
         let ebpf = loader.load(OBJECT).context("loading the BPF object")?;
-        let mut gate = Self { ebpf };
+        let mut gate = Self { ebpf, settings: generation.settings };
         gate.fill(generation, options)?;
         gate.read_back(generation, options)?;
-        gate.program()?.load().context("the kernel refused the XDP program")?;
+        gate.know_links()?;
+        for name in &options.programs {
+            gate.loaded(name)?;
+        }
         Ok(gate)
     }
 
@@ -91,21 +116,75 @@ impl Gate {
         loaded
     }
 
+    /// Returns whether programs for outgoing packets are part of the gate.
+    #[must_use]
+    pub const fn needs_egress(&self) -> bool {
+        needs_egress(&self.settings)
+    }
+
+    /// Returns whether what is not open is shut.
+    #[must_use]
+    pub const fn is_deny(&self) -> bool {
+        self.settings.mode == verdict::Mode::Deny.number()
+    }
+
+    /// Returns whether a hidden port answers as a closed one would.
+    #[must_use]
+    pub const fn hides_as_closed(&self) -> bool {
+        self.settings.flags & Settings::CLOSED != 0
+    }
+
     /// Returns the XDP program.
     ///
     /// # Errors
-    /// When the embedded object has none of the name.
+    /// When the embedded object has none of the name, or the kernel refuses it.
     pub fn program(&mut self) -> Result<&mut Xdp> {
-        let program = self.ebpf.program_mut(names::PROGRAM).context("the embedded object has no program")?;
-        program.try_into().context("the embedded program is not for XDP")
+        self.loaded(names::PROGRAM)?.try_into().context("the embedded program is not for XDP")
     }
 
-    /// Returns the kernel's id of the program.
+    /// Tells the program the link-layer addresses that the interfaces here have now, if it answers for closed ports: a frame
+    /// to any other is another host's, and gets no answer.
     ///
     /// # Errors
-    /// When it is not loaded.
-    pub fn program_id(&mut self) -> Result<u32> {
-        Ok(self.program()?.info().context("asking for the program's id")?.id())
+    /// When the interfaces cannot be listed or the map is full.
+    pub fn know_links(&mut self) -> Result<()> {
+        if !self.hides_as_closed() {
+            return Ok(());
+        }
+        let mut links = wire::links(&mut self.ebpf)?;
+        for device in devices::all()? {
+            let Some([a, b, c, d, e, f]) = device.address else { continue };
+            let partial = if device.kind.as_deref() == Some("veth") { LINK_PARTIAL } else { 0 };
+            let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | partial;
+            links.insert(device.index, word, 0).context("writing an interface's link-layer address")?;
+        }
+        Ok(())
+    }
+
+    /// Returns the program for a place on an interface.
+    ///
+    /// # Errors
+    /// When there is none for it, or the kernel refuses it.
+    pub fn program_at(&mut self, hook: Hook, header: Header) -> Result<&mut Program> {
+        let name = hook.program(header).context("XDP takes packets with an Ethernet header alone")?;
+        self.loaded(name)
+    }
+
+    /// Returns a program by the kernel's id; `None` if it is none of this gate's.
+    pub fn program_of(&mut self, id: u32) -> Option<&mut Program> {
+        let is_it = |program: &Program| program.info().is_ok_and(|info| info.id() == id);
+        self.ebpf.programs_mut().find_map(|(_, program)| is_it(program).then_some(program))
+    }
+
+    /// Returns a program of the object, loaded into the kernel.
+    fn loaded(&mut self, name: &str) -> Result<&mut Program> {
+        let program = self.ebpf.program_mut(name).with_context(|| {
+            format!("the embedded object has no program {name}: build again with `cargo xtask build`")
+        })?;
+        if program.fd().is_err() {
+            load(program).with_context(|| format!("the kernel refused the program {name}"))?;
+        }
+        Ok(program)
     }
 
     fn fill(&mut self, generation: &Generation, options: &Options<'_>) -> Result<()> {
@@ -156,6 +235,22 @@ impl Gate {
         }
         Ok(())
     }
+}
+
+fn load(program: &mut Program) -> Result<()> {
+    if let Program::Xdp(program) = program {
+        return Ok(program.load()?);
+    }
+    let program: &mut SchedClassifier = program.try_into()?;
+    Ok(program.load()?)
+}
+
+/// Returns whether a generation takes notes of what the host sends: deny mode must know what is an answer, and a door that
+/// keeps what it let in must know what a service behind the host accepted.
+#[must_use]
+pub const fn needs_egress(settings: &Settings) -> bool {
+    settings.mode == verdict::Mode::Deny.number()
+        || (settings.mode == verdict::Mode::Guard.number() && settings.flags & Settings::SESSIONS != 0)
 }
 
 fn prefix_key(bits: u32, key: PrefixKey) -> Key<Wire<PrefixKey>> {

@@ -128,6 +128,7 @@ fn is_cut_off(connection: Connection, config: &Config) -> bool {
     match config.mode {
         Mode::Observe => false,
         Mode::Guard => !is_allowed && config.doors.iter().flat_map(|door| &door.opens).any(hides),
+        Mode::Deny => !is_allowed && !config.public.iter().any(hides),
     }
 }
 
@@ -164,6 +165,16 @@ mod tests {
         let mut overrides = Overrides::default();
         guard_against(connection, args, is_confirmed, config, &mut overrides)?;
         Ok(overrides)
+    }
+
+    #[test]
+    fn deny_mode_cuts_off_whoever_is_neither_allowed_nor_at_a_public_port() {
+        let mut denying = config(Mode::Deny);
+        let refused = judge(from("192.0.2.7", 2222), &LockoutArgs::default(), false, &mut denying);
+        assert!(refused.is_err(), "no door opens the port, and deny mode closes it");
+
+        denying.public.push(Service::Tcp(2222..=2222));
+        assert!(judge(from("192.0.2.7", 2222), &LockoutArgs::default(), false, &mut denying).is_ok());
     }
 
     #[test]

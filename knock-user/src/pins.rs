@@ -45,10 +45,20 @@ impl Pins {
         self.path.join("links")
     }
 
-    /// Returns where the link of an interface is pinned. A dot would be refused by the BPF file system.
+    /// Returns where the link of an interface is pinned.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface.replace('.', "@"))
+        self.links().join(file_name(interface))
+    }
+
+    /// Returns where the link of an interface's program for outgoing packets is pinned, where it has one.
+    #[must_use]
+    pub fn egress(&self, interface: &str) -> PathBuf {
+        self.egresses().join(file_name(interface))
+    }
+
+    fn egresses(&self) -> PathBuf {
+        self.path.join("egress")
     }
 
     /// Returns where the state maps of this program's layout are pinned.
@@ -61,6 +71,21 @@ impl Pins {
     #[must_use]
     pub fn previous(&self) -> PathBuf {
         self.path.join("previous")
+    }
+
+    /// Returns where the programs of traffic control to go back to are pinned, where there are any.
+    #[must_use]
+    pub fn previous_tc(&self) -> PathBuf {
+        self.path.join("previous-tc")
+    }
+
+    /// Removes the way back.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn forget_previous(&self) -> Result<()> {
+        remove(&self.previous())?;
+        remove(&self.previous_tc())
     }
 
     /// Returns the folders of state that other versions of this program left.
@@ -81,10 +106,15 @@ impl Pins {
     /// # Errors
     /// When the folder of links cannot be read.
     pub fn linked(&self) -> Result<Vec<String>> {
-        let name = |path: PathBuf| Some(path.file_name()?.to_str()?.replace('@', "."));
-        let mut names: Vec<String> = entries(&self.links())?.into_iter().filter_map(name).collect();
-        names.sort();
-        Ok(names)
+        interfaces_in(&self.links())
+    }
+
+    /// Returns the interfaces that have a program for outgoing packets pinned, by name.
+    ///
+    /// # Errors
+    /// When its folder is there and cannot be read.
+    pub fn egressed(&self) -> Result<Vec<String>> {
+        interfaces_in(&self.egresses())
     }
 
     /// Takes the folder for this process alone, and makes it, and a BPF file system under it, if need be.
@@ -143,13 +173,13 @@ impl Held {
     /// Removes the folders that are empty.
     pub fn leave(&self) {
         let pins = &self.pins;
-        for folder in [pins.links(), pins.state(), pins.path.clone()] {
+        for folder in [pins.links(), pins.egresses(), pins.state(), pins.path.clone()] {
             // What is not empty stays, and what holds it with it.
             let _ = fs::remove_dir(folder);
         }
     }
 
-    /// Removes every pin but those of links, and the folders that are then empty.
+    /// Removes every pin but those of links that judge, and the folders that are then empty.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -162,7 +192,9 @@ impl Held {
     /// # Errors
     /// When the file system refuses.
     pub fn clear_of(pins: &Pins) -> Result<()> {
-        remove(&pins.previous())?;
+        pins.forget_previous()?;
+        // Of interfaces that carry nothing else: a process was killed before it came to that.
+        remove_folder(&pins.egresses())?;
         let states = pins.other_states()?.into_iter().chain([pins.state()]);
         for folder in states {
             remove_folder(&folder)?;
@@ -186,6 +218,18 @@ impl Held {
         }
         Ok(())
     }
+}
+
+/// Returns the name of an interface as the BPF file system takes it, which refuses a dot.
+fn file_name(interface: &str) -> String {
+    interface.replace('.', "@")
+}
+
+fn interfaces_in(folder: &Path) -> Result<Vec<String>> {
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.replace('@', "."));
+    let mut names: Vec<String> = entries(folder)?.into_iter().filter_map(name).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Removes a pin; one that is not there is as good.

@@ -1,11 +1,11 @@
-//! What XDP program an interface carries, asked by netlink, which alone knows.
+//! What an interface is and which XDP program it carries, asked by netlink, which alone knows.
 
 use anyhow::{Context, Result, anyhow};
 use aya::programs::loaded_programs;
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 
-use crate::attach::Way;
+use crate::{attach::Way, hook::Header};
 
 /// The XDP program of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,25 +43,42 @@ pub fn way(interface: &str) -> Option<Way> {
 /// # Errors
 /// When there is no such interface, or netlink does not answer.
 pub fn carried(interface: &str) -> Result<Option<Carried>> {
+    let facts = asked(interface)?
+        .attributes
+        .into_iter()
+        .find_map(|attribute| if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None });
+    Ok(facts.and_then(|facts| carried_by(&facts)))
+}
+
+/// Returns what an interface's packets begin with.
+///
+/// # Errors
+/// When there is no such interface, netlink does not answer, or no program here can read its packets.
+pub fn header(interface: &str) -> Result<Header> {
+    let kind = u16::from(asked(interface)?.header.link_layer_type);
+    Header::of_type(kind).with_context(|| {
+        format!(
+            "cannot guard {interface}: its packets begin with a header that this program does not read (type {kind} of linux/if_arp.h); guard the interfaces under it"
+        )
+    })
+}
+
+fn asked(interface: &str) -> Result<LinkMessage> {
     // A thread of its own, since a caller may be inside a runtime already, which would not have another one.
     let answer = std::thread::scope(|scope| scope.spawn(|| ask(interface)).join());
     answer.map_err(|_| anyhow!("asking netlink about {interface} failed"))?
 }
 
-fn ask(interface: &str) -> Result<Option<Carried>> {
+fn ask(interface: &str) -> Result<LinkMessage> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let attributes = runtime.block_on(async {
+    runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
         let mut links = handle.link().get().match_name(interface.to_owned()).execute();
         let link = links.try_next().await.with_context(|| format!("asking netlink about {interface}"))?;
         connection.abort();
-        link.map(|link| link.attributes).with_context(|| format!("no interface {interface}"))
-    })?;
-    let facts = attributes
-        .into_iter()
-        .find_map(|attribute| if let LinkAttribute::Xdp(facts) = attribute { Some(facts) } else { None });
-    Ok(facts.and_then(|facts| carried_by(&facts)))
+        link.with_context(|| format!("no interface {interface}"))
+    })
 }
 
 /// Returns what netlink's facts about XDP say.

@@ -2,19 +2,23 @@
 //! to the one before it, so that a rollback needs no process to live. What is done here is to start it, end it, and put the
 //! programs in their places afterwards.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, MapData};
+use aya::{
+    maps::{Array, MapData, ProgramArray},
+    programs::Program,
+};
 use knock_common::abi::PREVIOUS_SLOTS;
 use nix::net::if_::if_nametoindex;
 
 use crate::{
     attach,
-    before::{Before, loaded},
+    before::{Before, Programs},
     clock,
+    hook::Hook,
     loader::Gate,
-    pins::{self, Pins},
+    pins::Pins,
     survey::Link,
     wire,
 };
@@ -97,29 +101,59 @@ pub fn refuse_while_awaited(links: &[Link]) -> Result<()> {
 /// When the kernel refuses, or two interfaces have the same place in the table.
 pub fn prepare(gate: &mut Gate, before: &mut Before<'_>, interfaces: &[String], pins: &Pins) -> Result<()> {
     refuse_shared_slots(before, interfaces)?;
-    let alive: Vec<(String, u32, u32)> = before
-        .links
-        .iter()
-        .filter(|link| !link.is_dead())
-        .map(|link| (link.interface.clone(), link.index, link.program_id))
-        .collect();
+    let ways = ways_back(&before.links);
+    pins.forget_previous()?;
+    let of_xdp = |way: &&Way| way.hook == Hook::Xdp;
     let mut table = wire::previous(&mut gate.ebpf)?;
-    let mut taken = BTreeMap::new();
-    for (interface, index, program) in alive {
-        let slot = index % PREVIOUS_SLOTS;
-        if let Some(other) = taken.insert(slot, interface.clone()) {
-            bail!(
-                "{interface} and {other} have interface indexes that --confirm cannot tell apart: go on without it"
-            );
-        }
-        before.with_program(program, |program| {
+    note(&mut table, ways.iter().filter(of_xdp), before)?;
+    pin(table, &pins.previous())?;
+    if ways.iter().all(|way| of_xdp(&way)) {
+        return Ok(());
+    }
+    let mut table = wire::previous_tc(&mut gate.ebpf)?;
+    note(&mut table, ways.iter().filter(|way| !of_xdp(way)), before)?;
+    pin(table, &pins.previous_tc())
+}
+
+/// A program to go back to, and its place in the table of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    hook: Hook,
+    slot: u32,
+    program_id: u32,
+}
+
+fn ways_back(links: &[Link]) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for link in links.iter().filter(|link| !link.is_dead()) {
+        let slot = link.index % PREVIOUS_SLOTS;
+        ways.push(Way { hook: link.hook, slot, program_id: link.program_id });
+        let egress = link.egress().map(|program_id| Way {
+            hook: Hook::Egress,
+            slot: slot + PREVIOUS_SLOTS,
+            program_id,
+        });
+        ways.extend(egress);
+    }
+    ways
+}
+
+fn note<'a>(
+    table: &mut ProgramArray<&mut MapData>,
+    ways: impl Iterator<Item = &'a Way>,
+    before: &mut Before<'_>,
+) -> Result<()> {
+    for way in ways {
+        before.with_program(way.program_id, |program: &mut Program| {
             let program = program.fd().context("taking hold of the program before")?;
-            table.set(slot, program, 0).context("noting the program to go back to")
+            table.set(way.slot, program, 0).context("noting the program to go back to")
         })?;
     }
-    pins::remove(&pins.previous())?;
-    let path = pins.previous();
-    table.pin(&path).with_context(|| format!("pinning the program to go back to at {}", path.display()))
+    Ok(())
+}
+
+fn pin(table: ProgramArray<&mut MapData>, path: &Path) -> Result<()> {
+    table.pin(path).with_context(|| format!("pinning the program to go back to at {}", path.display()))
 }
 
 /// Gives whoever is to confirm this much time from now.
@@ -177,7 +211,7 @@ pub fn confirm(links: &[Link], pins: &Pins) -> Result<bool> {
         is_any = true;
     }
     if is_any {
-        pins::remove(&pins.previous())?;
+        pins.forget_previous()?;
     }
     Ok(is_any)
 }
@@ -193,14 +227,15 @@ pub fn settle_overdue(pins: &Pins, links: &[Link]) -> Result<bool> {
             continue;
         }
         is_any = true;
-        let previous = link.about().and_then(|about| about.previous.as_ref());
-        match previous.and_then(|previous| previous.get(&link.interface)) {
-            Some(id) => attach::swap(&mut loaded(*id)?, &link.interface, pins)?,
-            None => attach::detach(&link.interface, pins)?,
+        let (interface, about) = (&link.interface, link.about());
+        let egress = about.and_then(|about| about.previous_egress.get(interface).copied());
+        match about.and_then(|about| about.previous.as_ref()?.get(interface)) {
+            Some(id) => Programs::of(*id, egress)?.put_back(interface, pins)?,
+            None => attach::detach(interface, pins)?,
         }
     }
     if is_any {
-        pins::remove(&pins.previous())?;
+        pins.forget_previous()?;
     }
     Ok(is_any)
 }

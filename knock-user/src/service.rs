@@ -1,4 +1,4 @@
-//! A service as people write it: `tcp/22`, `tcp/9000-9010`, `udp/51820`, `icmp/echo`.
+//! A service as people write it: `tcp/22`, `tcp/9000-9010`, `udp/51820`, `icmp/echo`, `proto/47`, `any`.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
@@ -13,7 +13,14 @@ pub enum Service {
     Udp(RangeInclusive<u16>),
     /// ICMP and ICMPv6 echo requests: being answered to `ping`.
     IcmpEcho,
+    /// A protocol of IP by its number, other than TCP, UDP, ICMP and ICMPv6.
+    Proto(u8),
+    /// Everything: whoever has a grant for it is trusted.
+    Any,
 }
+
+/// Numbers of protocols that are services by their ports or echo requests: ICMP, TCP, UDP, ICMPv6.
+const NAMED_PROTOS: [u8; 4] = [1, 6, 17, 58];
 
 /// Why a text is not a service; the message says what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,13 +34,15 @@ pub enum ServiceError {
     #[error("`{0}` is a range that ends before it begins: write the lower port first")]
     Backwards(String),
     /// There is no protocol, or not one that can be hidden.
-    #[error("`{0}` is not a service: use tcp/PORT, udp/PORT, tcp/LOW-HIGH, udp/LOW-HIGH or icmp/echo")]
-    Shape(String),
-    /// A form that a later version will know.
     #[error(
-        "`{0}` is not in this version: name the services one by one, as tcp/22, udp/51820, tcp/9000-9010 or icmp/echo"
+        "`{0}` is not a service: use tcp/PORT, udp/PORT, tcp/LOW-HIGH, udp/LOW-HIGH, icmp/echo, proto/NUMBER or any"
     )]
-    NotYet(String),
+    Shape(String),
+    /// The protocol's number is missing, not a number, or of a protocol that has a name here.
+    #[error(
+        "`{0}` is not a protocol: a number from 0 to 255, as in proto/47; what has a name is tcp/PORT, udp/PORT or icmp/echo"
+    )]
+    Proto(String),
 }
 
 impl Service {
@@ -43,8 +52,11 @@ impl Service {
             (Self::Tcp(a), Self::Tcp(b)) | (Self::Udp(a), Self::Udp(b)) => {
                 a.start() <= b.end() && b.start() <= a.end()
             }
+            (Self::Proto(a), Self::Proto(b)) => a == b,
             (Self::IcmpEcho, Self::IcmpEcho) => true,
-            (Self::Tcp(_) | Self::Udp(_) | Self::IcmpEcho, _) => false,
+            // A list of everything leaves each service what it is: a door of its own, or public.
+            (Self::Any, Self::Any) => true,
+            (Self::Tcp(_) | Self::Udp(_) | Self::IcmpEcho | Self::Proto(_) | Self::Any, _) => false,
         }
     }
 
@@ -55,7 +67,7 @@ impl Service {
                 ports.contains(&port.get())
             }
             (Self::IcmpEcho, Step::Icmp { .. }) => true,
-            (Self::Tcp(_) | Self::Udp(_) | Self::IcmpEcho, _) => false,
+            (Self::Tcp(_) | Self::Udp(_) | Self::IcmpEcho | Self::Proto(_) | Self::Any, _) => false,
         }
     }
 }
@@ -66,14 +78,13 @@ impl FromStr for Service {
     fn from_str(text: &str) -> Result<Self, ServiceError> {
         let lower = text.to_ascii_lowercase();
         let Some((proto, rest)) = lower.split_once('/') else {
-            let not_yet = lower == "any";
-            return Err(if not_yet { ServiceError::NotYet } else { ServiceError::Shape }(text.to_owned()));
+            return if lower == "any" { Ok(Self::Any) } else { Err(ServiceError::Shape(text.to_owned())) };
         };
         match proto {
             "tcp" => ports(rest).map(Self::Tcp),
             "udp" => ports(rest).map(Self::Udp),
             "icmp" if rest == "echo" => Ok(Self::IcmpEcho),
-            "proto" => Err(ServiceError::NotYet(text.to_owned())),
+            "proto" => number(rest).map(Self::Proto),
             _ => Err(ServiceError::Shape(text.to_owned())),
         }
     }
@@ -86,6 +97,13 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, ServiceError> {
         return Err(ServiceError::Backwards(text.to_owned()));
     }
     Ok(low..=high)
+}
+
+fn number(text: &str) -> Result<u8, ServiceError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    let unnamed = number.filter(|number| !NAMED_PROTOS.contains(number));
+    unnamed.ok_or_else(|| ServiceError::Proto(text.to_owned()))
 }
 
 fn port(text: &str) -> Result<u16, ServiceError> {
@@ -101,6 +119,8 @@ impl fmt::Display for Service {
             Self::Tcp(ports) => ("tcp", ports),
             Self::Udp(ports) => ("udp", ports),
             Self::IcmpEcho => return f.write_str("icmp/echo"),
+            Self::Proto(number) => return write!(f, "proto/{number}"),
+            Self::Any => return f.write_str("any"),
         };
         write!(f, "{proto}/{}", ports.start())?;
         if ports.start() == ports.end() {
@@ -126,6 +146,8 @@ mod tests {
             ("tcp/22-22", "tcp/22"),
             ("udp/1-65535", "udp/1-65535"),
             ("icmp/echo", "icmp/echo"),
+            ("proto/047", "proto/47"),
+            ("ANY", "any"),
         ] {
             assert_eq!(service(text).to_string(), shown);
             assert_eq!(shown.parse(), Ok(service(text)));
@@ -139,8 +161,9 @@ mod tests {
         {
             assert!(text.parse::<Service>().is_err(), "{text:?} was taken");
         }
-        for text in ["any", "proto/47"] {
-            assert_eq!(text.parse::<Service>(), Err(ServiceError::NotYet(text.to_owned())));
+        for text in ["proto/", "proto/256", "proto/+4", "proto/1", "proto/6", "proto/17", "proto/58", "any/1"]
+        {
+            assert!(text.parse::<Service>().is_err(), "{text:?} was taken");
         }
     }
 

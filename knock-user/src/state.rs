@@ -1,11 +1,15 @@
-//! The maps that every generation and interface shares, opened by their pins: grants, bans, attempts, counters, events.
+//! The maps that every generation and interface shares, opened by their pins: grants, bans, attempts, conversations,
+//! counters, events.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, MapInfo, MapType, RingBuf};
+use bytemuck::Pod;
 use knock_common::{
-    abi::{Address, Attempts, Ban, EVENTS_BYTES, Grant, GrantKey, LEDGER_WORDS, Ledger},
+    abi::{
+        Address, Attempts, Ban, EVENTS_BYTES, Flow, FlowKey, Grant, GrantKey, LEDGER_WORDS, Ledger, Sessions,
+    },
     counter::{self, COUNTERS, Counter},
     names,
 };
@@ -30,11 +34,13 @@ const fn shape(name: &'static str, kind: MapType, key_bytes: usize, value_bytes:
     Shape { name, kind, key_bytes, value_bytes, entries: None }
 }
 
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 10] = [
     shape(names::FIRST_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::LATER_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::GRANTS, MapType::Hash, size_of::<GrantKey>(), size_of::<Grant>()),
     shape(names::BANS, MapType::Hash, size_of::<Address>(), size_of::<Ban>()),
+    shape(names::SESSIONS, MapType::LruHash, size_of::<Address>(), size_of::<Sessions>()),
+    shape(names::REPLIES, MapType::LruHash, size_of::<FlowKey>(), size_of::<Flow>()),
     Shape { entries: Some(1), ..shape(names::BANS_IN_USE, MapType::Array, 4, 8) },
     Shape { entries: Some(COUNTERS), ..shape(names::COUNTERS, MapType::PerCpuArray, 4, 8) },
     Shape { entries: Some(LEDGER_WORDS), ..shape(names::LEDGER, MapType::Array, 4, 8) },
@@ -106,6 +112,10 @@ pub struct State {
     pub first_attempts: Table<Address, Attempts>,
     /// Sources that got further.
     pub later_attempts: Table<Address, Attempts>,
+    /// Conversations with hidden services, by source; `None` where the gate was loaded by a program that keeps none.
+    pub sessions: Option<Table<Address, Sessions>>,
+    /// Conversations of the host's own whose answers are awaited; `None` likewise.
+    pub replies: Option<Table<FlowKey, Flow>>,
     ledger: Array<MapData, u64>,
     counters: Counters<MapData>,
 }
@@ -124,6 +134,8 @@ impl State {
             bans_in_use: open(pins, names::BANS_IN_USE)?,
             first_attempts: Table::open(&at(names::FIRST_ATTEMPTS))?,
             later_attempts: Table::open(&at(names::LATER_ATTEMPTS))?,
+            sessions: open_if_any(&at(names::SESSIONS))?,
+            replies: open_if_any(&at(names::REPLIES))?,
             ledger: open(pins, names::LEDGER)?,
             counters: open(pins, names::COUNTERS)?,
         })
@@ -161,6 +173,11 @@ impl State {
     pub fn counts(&self) -> Result<Vec<(&'static str, u64)>> {
         counter::ALL.iter().map(|(counter, name, _)| Ok((*name, self.count(*counter)?))).collect()
     }
+}
+
+/// A gate that was loaded before the map came to this layout has none.
+fn open_if_any<K: Pod, V: Pod>(path: &Path) -> Result<Option<Table<K, V>>> {
+    if pins::is_there(path)? { Table::open(path).map(Some) } else { Ok(None) }
 }
 
 /// Opens the event ring, which has room for one reader.

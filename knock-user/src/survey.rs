@@ -1,6 +1,9 @@
 //! What is pinned and attached at this moment, found out from the kernel alone: whoever put it there may be dead.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
@@ -13,7 +16,11 @@ use aya::{
 };
 use knock_common::{abi::ABOUT_CHUNK, names};
 
-use crate::{about::About, pins::Pins};
+use crate::{
+    about::About,
+    hook::Hook,
+    pins::{self, Pins},
+};
 
 /// A pinned link and what it leads to.
 #[derive(Debug)]
@@ -26,6 +33,17 @@ pub struct Link {
     pub program_id: u32,
     /// That program, where it was looked into and is of this layout.
     pub program: Option<Program>,
+    /// Where it judges.
+    pub hook: Hook,
+    /// The link of the program for outgoing packets that was pinned beside it, if one is.
+    beside: Option<Beside>,
+}
+
+/// A pinned link of a program for outgoing packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Beside {
+    index: u32,
+    program_id: u32,
 }
 
 impl Link {
@@ -33,6 +51,13 @@ impl Link {
     #[must_use]
     pub const fn is_dead(&self) -> bool {
         self.index == 0
+    }
+
+    /// Returns the id of the program that takes notes of what goes out by the same interface; `None` where none does.
+    #[must_use]
+    pub fn egress(&self) -> Option<u32> {
+        let beside = self.beside.filter(|beside| beside.index != 0 && beside.index == self.index)?;
+        Some(beside.program_id)
     }
 
     /// Returns what its generation says of itself.
@@ -68,7 +93,7 @@ pub fn links(pins: &Pins) -> Result<Vec<Link>> {
 /// As [`links`].
 pub fn link(pins: &Pins, interface: String) -> Result<Link> {
     let (mut link, looked) = looked_into(pins, interface)?;
-    link.program = Some(looked.map_err(|error| foreign(pins, &link.interface, format!("{error:#}")))?);
+    link.program = Some(looked.map_err(|error| foreign(&pins.link(&link.interface), format!("{error:#}")))?);
     Ok(link)
 }
 
@@ -89,10 +114,10 @@ fn looked_into(pins: &Pins, interface: String) -> Result<(Link, Result<Program>)
     }
 }
 
-/// Returns every pinned link of XDP, of whatever layout, with its program where that is ours.
+/// Returns every pinned link, of whatever layout, with its program where that is ours.
 ///
 /// # Errors
-/// When a pin is no link of XDP.
+/// When a pin is no link of XDP or TCX.
 pub fn links_of_any_layout(pins: &Pins) -> Result<Vec<Link>> {
     let look = |interface| {
         let (link, looked) = looked_into(pins, interface)?;
@@ -104,7 +129,7 @@ pub fn links_of_any_layout(pins: &Pins) -> Result<Vec<Link>> {
 /// Returns every pinned link without looking into its program, which a process that gave up root can still do.
 ///
 /// # Errors
-/// When a pin is no link of XDP.
+/// When a pin is no link of XDP or TCX.
 pub fn bare_links(pins: &Pins) -> Result<Vec<Link>> {
     pins.linked()?.into_iter().map(|interface| bare_link(pins, interface)).collect()
 }
@@ -120,18 +145,42 @@ pub fn current(links: &[Link]) -> Option<&About> {
 /// # Errors
 /// As [`bare_links`].
 pub fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
-    let wrong = |error: &dyn std::fmt::Display| foreign(pins, &interface, error.to_string());
-    let link: FdLink = PinnedLink::from_pin(pins.link(&interface)).map_err(|error| wrong(&error))?.into();
-    let info = link.info().map_err(|error| wrong(&error))?;
-    if !matches!(info.link_type(), Ok(LinkType::Xdp)) {
-        return Err(wrong(&"it is not a link of XDP").into());
-    }
-    let index = index_of(info.id())?;
-    Ok(Link { index, program_id: info.program_id(), program: None, interface })
+    let (hook, Beside { index, program_id }) = pinned(&pins.link(&interface))?;
+    let beside = beside(pins, &interface)?;
+    Ok(Link { index, program_id, program: None, hook, beside, interface })
 }
 
-fn foreign(pins: &Pins, interface: &str, reason: String) -> Foreign {
-    Foreign { path: pins.link(interface), reason }
+/// Opens the pin of a link; what is attached by TCX is taken for a program that judges.
+fn pinned(path: &Path) -> Result<(Hook, Beside)> {
+    let wrong = |error: &dyn std::fmt::Display| foreign(path, error.to_string());
+    let link: FdLink = PinnedLink::from_pin(path).map_err(|error| wrong(&error))?.into();
+    let info = link.info().map_err(|error| wrong(&error))?;
+    let hook = if matches!(info.link_type(), Ok(LinkType::Xdp)) {
+        Hook::Xdp
+    } else if matches!(info.link_type(), Ok(LinkType::Tcx)) {
+        Hook::Ingress
+    } else {
+        return Err(wrong(&"it is not a link of XDP or TCX").into());
+    };
+    Ok((hook, Beside { index: index_of(info.id())?, program_id: info.program_id() }))
+}
+
+/// Returns what is pinned for outgoing packets. A process that detaches may remove it between two looks.
+fn beside(pins: &Pins, interface: &str) -> Result<Option<Beside>> {
+    let path = pins.egress(interface);
+    if !pins::is_there(&path)? {
+        return Ok(None);
+    }
+    match pinned(&path) {
+        Ok((Hook::Ingress, beside)) => Ok(Some(beside)),
+        Ok((Hook::Xdp | Hook::Egress, _)) => Err(foreign(&path, "it is not a link of TCX".to_owned()).into()),
+        Err(_) if !pins::is_there(&path)? => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn foreign(path: &Path, reason: String) -> Foreign {
+    Foreign { path: path.to_owned(), reason }
 }
 
 /// A pin that this program did not make, or made in a version with another layout.
@@ -180,8 +229,9 @@ pub fn program(id: u32) -> Result<Program> {
     let info = program_info(id)?;
     let handle = info.fd()?;
     let name = info.name_as_str().unwrap_or_default();
-    if name != names::PROGRAM {
-        bail!("its program is `{name}`");
+    match Hook::of_program(name) {
+        Some(Hook::Xdp | Hook::Ingress) => {}
+        Some(Hook::Egress) | None => bail!("its program is `{name}`"),
     }
     let mut maps = Vec::new();
     for map in info.map_ids()?.context("the kernel does not tell a program's maps")? {

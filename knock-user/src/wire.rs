@@ -38,6 +38,8 @@ pub type Words<T> = Array<T, u64>;
 pub type About<T> = Array<T, [u8; abi::ABOUT_CHUNK]>;
 /// A map of attempts.
 pub type AttemptMap<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Attempts>>;
+/// The map of interfaces' link-layer addresses.
+pub type Links<T> = HashMap<T, u32, u64>;
 /// The counters.
 pub type Counters<T> = PerCpuArray<T, u64>;
 
@@ -90,12 +92,20 @@ handle!(
     previous, names::PREVIOUS, ProgramArray
 );
 handle!(
+    /// Opens the slots of the programs of traffic control that take over likewise.
+    previous_tc, names::PREVIOUS_TC, ProgramArray
+);
+handle!(
     /// Opens the map of sources with a first step.
     first_attempts, names::FIRST_ATTEMPTS, AttemptMap
 );
 handle!(
     /// Opens the map of sources that got further.
     later_attempts, names::LATER_ATTEMPTS, AttemptMap
+);
+handle!(
+    /// Opens the map of interfaces' link-layer addresses.
+    links, names::LINKS, Links
 );
 handle!(
     /// Opens the counters.

@@ -96,7 +96,7 @@ fn both_forms_show_the_value_and_the_place() {
 
     assert_eq!(
         error.to_string(),
-        "x.toml:2:8: [xdp]: `mode` is \"gaurd\"; did you mean \"guard\"? it must be one of: observe, guard"
+        "x.toml:2:8: [xdp]: `mode` is \"gaurd\"; did you mean \"guard\"? it must be one of: observe, guard, deny"
     );
     let pretty = error.pretty();
     for part in ["x.toml:2:8", "mode = \"gaurd\"", "here", "did you mean \"guard\"?"] {

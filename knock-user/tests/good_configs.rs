@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knock_user::config::{Config, Fact, HideAs, Hooks, Mode, Warning};
+use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning};
 use knock_user::service::Service;
 
 fn parse(text: &str) -> (Config, Vec<Warning>) {
@@ -80,6 +80,38 @@ open_for = "7d"
             "6: door \"winbox\": `open_for` is 7d",
         ]
     );
+}
+
+#[test]
+fn deny_mode_has_words_of_its_own() {
+    let (config, warnings) = parse(
+        r#"[xdp]
+mode = "deny"
+hide_as = "closed"
+forward = "deny"
+udp_idle = "2m"
+public = ["tcp/443", "proto/47"]
+
+[[door]]
+name = "trusted"
+opens = ["any"]
+knock = ["tcp/12017", "udp/3044", "tcp/9321", "udp/7121"]
+
+[[door]]
+name = "ssh"
+opens = ["tcp/22"]
+knock = ["tcp/13017", "udp/4044", "tcp/9322", "udp/7122"]
+sessions = "cut"
+"#,
+    );
+
+    assert_eq!(warned(&warnings), Vec::<String>::new());
+    assert_eq!((config.mode, config.hide_as, config.forward), (Mode::Deny, HideAs::Closed, Forward::Deny));
+    assert_eq!(config.udp_idle, Duration::from_secs(120));
+    assert_eq!(config.public, [Service::Tcp(443..=443), Service::Proto(47)]);
+    assert_eq!(config.doors[0].opens, [Service::Any]);
+    let sessions: Vec<_> = config.doors.iter().map(|door| door.sessions).collect();
+    assert_eq!(sessions, [SessionRule::Keep, SessionRule::Cut]);
 }
 
 /// A good door after the given tables.

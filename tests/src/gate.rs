@@ -3,8 +3,11 @@
 use std::{collections::HashMap, ops::RangeInclusive};
 
 use knock_common::{
-    abi::{Address, DoorRule, List, MAX_STEPS, PortDoors, Proto, Role, StepRule, is_mapped},
-    decide::Tables,
+    abi::{
+        Address, DoorRule, Flow, FlowKey, FragmentKey, List, MAX_STEPS, PortDoors, Proto, Role, Sessions,
+        StepRule, is_mapped,
+    },
+    decide::{Tables, Visit},
     door::door_id,
 };
 
@@ -255,5 +258,41 @@ impl Tables for Gate {
 
     fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    fn is_deny(&self) -> bool {
+        false
+    }
+
+    fn any_doors(&self) -> u64 {
+        0
+    }
+
+    fn is_public_proto(&self, _proto: u8) -> bool {
+        false
+    }
+
+    fn has_socket(&self, _flow: &FlowKey) -> bool {
+        false
+    }
+
+    fn sessions(&self, _source: &Address) -> Option<&Sessions> {
+        None
+    }
+
+    fn udp_idle_ns(&self) -> u64 {
+        0
+    }
+
+    fn reply(&self, _flow: &FlowKey) -> Option<Flow> {
+        None
+    }
+
+    fn fragments_until_ns(&self, _key: &FragmentKey) -> Option<u64> {
+        None
+    }
+
+    fn is_forwarded(&self, _visit: &Visit) -> bool {
+        false
     }
 }

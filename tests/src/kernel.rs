@@ -19,7 +19,7 @@ use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
-    wire::{AttemptMap, Bans, Counters, Grants, Wire, Words},
+    wire::{AttemptMap, Bans, Counters, Grants, Links, Wire, Words},
 };
 
 use crate::packet::{SYN, TCP, V4, tcp};
@@ -29,6 +29,13 @@ pub fn compile(config: &str) -> Generation {
     let (config, _) = Config::parse("test", config).unwrap_or_else(|error| panic!("{error}"));
     Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("few sets of doors")
 }
+
+/// The interface that test runs come by.
+const LOOPBACK: u32 = 1;
+/// `xdp_action` of the kernel: sent back on the interface it came by.
+const XDP_TX: u32 = 3;
+/// Bytes that an answer is longer than what it answers, at most.
+const LONGEST_ANSWER: usize = 48;
 
 /// Returns the frame of a SYN to a TCP port of the host, the same for each source and port.
 pub fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
@@ -58,6 +65,7 @@ pub struct Maps {
     pub bans: Bans<MapData>,
     bans_in_use: Words<MapData>,
     confirm: Words<MapData>,
+    links: Links<MapData>,
     previous: ProgramArray<MapData>,
 }
 
@@ -87,6 +95,7 @@ impl Kernel {
             bans: take(ebpf, names::BANS),
             bans_in_use: take(ebpf, names::BANS_IN_USE),
             confirm: take(ebpf, names::CONFIRM),
+            links: take(ebpf, names::LINKS),
             previous: take(ebpf, names::PREVIOUS),
         };
         Self { gate, maps }
@@ -95,6 +104,20 @@ impl Kernel {
     /// Runs one frame of 14 bytes or more.
     pub fn run(&mut self, frame: &[u8]) -> Action {
         run(self.parts().0, frame)
+    }
+
+    /// Runs one frame; returns the one that is sent back, if it is answered.
+    pub fn answer(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut room = vec![0; frame.len() + LONGEST_ANSWER];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut room),
+            repeat: 1,
+            ..TestRunOptions::default()
+        };
+        let result = self.parts().0.test_run(options).expect("a test run");
+        let len = usize::try_from(result.data_size_out).expect("a short frame");
+        (result.return_value == XDP_TX).then(|| room[..len].to_vec())
     }
 
     /// Says which program was on an interface before.
@@ -123,6 +146,12 @@ impl Maps {
     /// Writes the word that says whether the generation is confirmed, or until when it may be.
     pub fn set_confirm(&mut self, word: u64) {
         self.confirm.set(0, word, 0).expect("the word is an array");
+    }
+
+    /// Says which link-layer address the interface of test runs has; `partial` is 0 or [`knock_common::abi::LINK_PARTIAL`].
+    pub fn set_link(&mut self, [a, b, c, d, e, f]: [u8; 6], partial: u64) {
+        let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | partial;
+        self.links.insert(LOOPBACK, word, 0).expect("room for a link");
     }
 
     /// Returns a counter, summed over the CPUs.

@@ -8,18 +8,26 @@ use std::collections::HashMap;
 
 use bytemuck::Zeroable;
 use knock_common::{
-    abi::{Address, Attempts, EVENT_BUDGET, GRANTS_ENTRIES, Grant, GrantKey, MAX_DOORS, MAX_SLOTS, Role},
+    abi::{
+        Address, Attempts, EVENT_BUDGET, GRANTS_ENTRIES, Grant, GrantKey, MAX_DOORS, MAX_SLOTS, Session,
+        Settings,
+    },
     budget, claim,
     counter::{COUNTERS, Counter},
-    decide::{self, Access, Tables, Visit, lowest},
+    decide::{self, Access, Found, Tables, Visit, lowest},
     event::{Event, Kind, Via},
+    flow::{self, Stage},
     machine::{self, Change, Knock, Occasion},
     parse,
+    talk::Part,
     verdict::{Action, Mode, Verdict},
 };
 use knock_user::generation::Generation;
 
 use crate::plain::Plain;
+
+/// How long the kernel program lets later fragments in.
+const FRAGMENTS_NS: u64 = 60_000_000_000;
 
 /// A gate without a kernel.
 #[derive(Clone, Debug)]
@@ -45,13 +53,7 @@ impl Model {
     #[must_use]
     pub fn new(generation: Generation, interface: u32) -> Self {
         Self {
-            tables: Plain {
-                generation,
-                grants: HashMap::new(),
-                bans: HashMap::new(),
-                are_bans_in_use: false,
-                now_ns: 0,
-            },
+            tables: Plain::new(generation),
             first: HashMap::new(),
             later: HashMap::new(),
             budgets: [0; MAX_DOORS + 1],
@@ -76,7 +78,7 @@ impl Model {
 
     fn judge(&mut self, frame: &[u8]) -> Result<Verdict, Verdict> {
         let segment = parse::parse(frame)?;
-        let mut visit = Visit { role: Role(0), knock: None, source: [0; 16], destination: [0; 16] };
+        let mut visit = Visit::NONE;
         decide::classify(frame, &segment, &self.tables, &mut visit)?;
         let mut access = Access::default();
         let decision = decide::decide(&visit, &self.tables, &mut access);
@@ -89,7 +91,53 @@ impl Model {
         if let Some(knock) = visit.knock.filter(|_| decision.is_judged) {
             self.knock(&visit, knock);
         }
+        self.remember(&visit, &access, decision.verdict);
         Ok(decision.verdict)
+    }
+
+    /// What the kernel program's `conversations` does with an incoming packet.
+    fn remember(&mut self, visit: &Visit, access: &Access, verdict: Verdict) {
+        let now_ns = self.tables.now_ns;
+        let keeps = visit.part == Part::Datagram && visit.role.keeps();
+        if verdict == Verdict::Granted && keeps && self.tables.has(Settings::SESSIONS) {
+            self.go_on(visit, Some(Stage::Granted));
+        }
+        match access.found {
+            Found::Nowhere | Found::Socket => {}
+            Found::Session(_) | Found::Reply(_) if visit.part == Part::Fails => {}
+            Found::Session(_) => self.go_on(visit, None),
+            Found::Reply(_) => {
+                let Some(known) = self.tables.replies.get_mut(&visit.flow) else { return };
+                let stage = flow::renewed(known.stage, known.seen_ns, now_ns, visit.part, true);
+                if let Some(stage) = stage {
+                    (known.stage, known.seen_ns) = (stage, now_ns);
+                }
+            }
+        }
+        let is_first = visit.is_fragment && visit.part != Part::LaterFragment;
+        if self.tables.is_deny() && is_first && verdict.action(Mode::Deny) == Action::Pass {
+            self.tables.fragments.insert(visit.fragment, now_ns + FRAGMENTS_NS);
+        }
+    }
+
+    fn go_on(&mut self, visit: &Visit, begins: Option<Stage>) {
+        let now_ns = self.tables.now_ns;
+        let idle_ns = self.tables.udp_idle_ns();
+        let sessions = self.tables.sessions.entry(visit.source).or_insert_with(Zeroable::zeroed);
+        let slot = sessions.find(&visit.flow, now_ns, idle_ns);
+        if let Some(known) = sessions.slots.get_mut(slot) {
+            if let Some(stage) = flow::renewed(known.stage, known.seen_ns, now_ns, visit.part, true) {
+                (known.stage, known.seen_ns) = (stage, now_ns);
+            }
+            return;
+        }
+        let Some(stage) = begins else { return };
+        let free = sessions.find_free(now_ns, idle_ns);
+        let Some(slot) = sessions.slots.get_mut(free) else {
+            return self.count(Counter::SessionNotStored, 1);
+        };
+        *slot = Session { seen_ns: now_ns, flow: visit.flow, stage: stage.number(), _pad: [0; 7] };
+        self.count(Counter::SessionNoted, 1);
     }
 
     fn knock(&mut self, visit: &Visit, knock: Knock) {

@@ -1,10 +1,14 @@
 //! A compiled configuration, grants and bans in plain collections, as decisions ask for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use knock_common::{
-    abi::{Address, Ban, DoorRule, Grant, GrantKey, List, PORTS, PortDoors, PrefixKey, Proto, Role},
-    decide::Tables,
+    abi::{
+        Address, Ban, DoorRule, Flow, FlowKey, FragmentKey, Grant, GrantKey, List, PORTS, PortDoors,
+        PrefixKey, Proto, Role, Sessions, Settings,
+    },
+    decide::{Tables, Visit},
+    verdict::Mode,
 };
 use knock_user::generation::Generation;
 
@@ -19,8 +23,43 @@ pub struct Plain {
     pub bans: HashMap<Address, Ban>,
     /// Whether they are asked for.
     pub are_bans_in_use: bool,
+    /// Conversations that a TCP socket other than a listening one is there for.
+    pub sockets: HashSet<FlowKey>,
+    /// Conversations of sources with hidden services.
+    pub sessions: HashMap<Address, Sessions>,
+    /// Conversations whose answers are awaited.
+    pub replies: HashMap<FlowKey, Flow>,
+    /// Datagrams whose later fragments pass, and until when.
+    pub fragments: HashMap<FragmentKey, u64>,
+    /// Destinations that the host sends packets on to.
+    pub forwarded: HashSet<Address>,
     /// The time.
     pub now_ns: u64,
+}
+
+impl Plain {
+    /// Returns the tables of a generation, with nothing known, at time 0.
+    #[must_use]
+    pub fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            grants: HashMap::new(),
+            bans: HashMap::new(),
+            are_bans_in_use: false,
+            sockets: HashSet::new(),
+            sessions: HashMap::new(),
+            replies: HashMap::new(),
+            fragments: HashMap::new(),
+            forwarded: HashSet::new(),
+            now_ns: 0,
+        }
+    }
+
+    /// Returns whether a flag of the settings is set.
+    #[must_use]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.generation.settings.flags & flag != 0
+    }
 }
 
 impl Tables for Plain {
@@ -75,5 +114,41 @@ impl Tables for Plain {
 
     fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    fn is_deny(&self) -> bool {
+        Mode::from_number(self.generation.settings.mode) == Mode::Deny
+    }
+
+    fn any_doors(&self) -> u64 {
+        self.generation.settings.any_doors
+    }
+
+    fn is_public_proto(&self, proto: u8) -> bool {
+        self.generation.settings.public_protos[usize::from(proto / 64)] >> (proto % 64) & 1 != 0
+    }
+
+    fn has_socket(&self, flow: &FlowKey) -> bool {
+        self.sockets.contains(flow)
+    }
+
+    fn sessions(&self, source: &Address) -> Option<&Sessions> {
+        self.sessions.get(source).filter(|_| self.has(Settings::SESSIONS))
+    }
+
+    fn udp_idle_ns(&self) -> u64 {
+        self.generation.settings.udp_idle_ns
+    }
+
+    fn reply(&self, flow: &FlowKey) -> Option<Flow> {
+        self.replies.get(flow).copied().filter(|_| self.is_deny())
+    }
+
+    fn fragments_until_ns(&self, key: &FragmentKey) -> Option<u64> {
+        self.fragments.get(key).copied()
+    }
+
+    fn is_forwarded(&self, visit: &Visit) -> bool {
+        !self.has(Settings::DENY_FORWARD) && !visit.is_group && self.forwarded.contains(&visit.destination)
     }
 }

@@ -19,6 +19,14 @@ pub fn guarded(xdp: &str, door: &str) -> String {
     )
 }
 
+/// A configuration in deny mode, whose door `ssh` opens some services to [`STEPS`] for a minute, with more lines for
+/// `[xdp]`.
+pub fn denying(xdp: &str, opens: &[&str]) -> String {
+    format!(
+        "[xdp]\nmode = \"deny\"\n{xdp}\n[[door]]\nname = \"ssh\"\nopens = {opens:?}\nknock = {STEPS:?}\nopen_for = \"1m\"\n"
+    )
+}
+
 /// A network, an sshd and a gate; the gate goes first and the network last.
 #[derive(Debug)]
 pub struct Scene {

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 
 use crate::{
     netns::Namespace,
+    process::PATIENCE,
     program::{self, Finished},
+    session::Session,
 };
 
 const GREETING: &str = "logged-in";
@@ -67,8 +69,23 @@ impl Sshd {
         self.judge(self.login(from, address, &options))
     }
 
+    /// Opens a session whose shell sends back what it reads, and keeps it.
+    pub fn session(&self, from: &Namespace, address: IpAddr) -> Session {
+        let mut ssh = from.command("ssh");
+        self.tell(&mut ssh, &["-oConnectTimeout=5"]);
+        ssh.arg(format!("root@{address}")).arg("while read line; do echo \"$line\"; done");
+        let mut session = Session::spawn(ssh);
+        assert!(session.answers(PATIENCE), "no session with {address}\n-- sshd --\n{}", self.log());
+        session
+    }
+
     fn login(&self, from: &Namespace, address: IpAddr, options: &[&str]) -> Finished {
         let mut ssh = from.bounded("ssh");
+        self.tell(&mut ssh, options);
+        program::run(ssh.arg(format!("root@{address}")).args(["echo", GREETING]))
+    }
+
+    fn tell(&self, ssh: &mut Command, options: &[&str]) {
         ssh.args([
             "-F",
             "none",
@@ -77,7 +94,6 @@ impl Sshd {
             "-oUserKnownHostsFile=/dev/null",
         ]);
         ssh.arg("-i").arg(self.folder.path().join("user")).args(options);
-        program::run(ssh.arg(format!("root@{address}")).args(["echo", GREETING]))
     }
 
     fn judge(&self, login: Finished) -> bool {

@@ -175,7 +175,7 @@ fn an_update_cut_short_between_two_interfaces_shows_on_each() {
     let id = survey::links(&Pins::at(&observing.pins)).expect("a link")[0].program_id;
 
     let mut program = before::loaded(id).expect("a loaded program");
-    attach::swap(&mut program, "srv1", &Pins::at(&gate.pins)).expect("a link of XDP");
+    attach::swap(&mut program, &Pins::at(&gate.pins).link("srv1")).expect("a link of XDP");
 
     assert_answers(&gate.verb(&["status"]), 3, "NOT protected: ", &["mode observe on srv1"]);
     let interfaces = &gate.json(&["status"])["interfaces"];

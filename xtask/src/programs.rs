@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
-const PROGRAMS: [(&str, &str, &str); 18] = [
+const PROGRAMS: [(&str, &str, &str); 25] = [
     ("knockd", "knockd", "the stock daemon and client that people migrate from"),
     ("nmap", "nmap", "scans that must find nothing"),
     ("nc.openbsd", "netcat-openbsd", "knocks and services over TCP and UDP"),
@@ -26,7 +26,14 @@ const PROGRAMS: [(&str, &str, &str); 18] = [
     ("socat", "socat", "services with chosen source ports"),
     ("openssl", "openssl", "the codes of the shell client of docs/spa-client.sh"),
     ("strace", "strace", "makes one system call fail, at a place of the test's choice"),
-    ("nft", "nftables", "counts what got past the gate"),
+    ("nft", "nftables", "counts what got past the gate; hands ports on to a host behind it"),
+    ("busybox", "busybox", "a web server on the far side"),
+    ("dnsmasq", "dnsmasq-base", "names, leases and router advertisements from the far side"),
+    ("dig", "bind9-dnsutils", "asks for names over UDP and TCP, from behind the gate"),
+    ("dhcpcd", "dhcpcd-base", "leases an address from behind the gate"),
+    ("ntpdig", "ntpsec-ntpdig", "asks for the time from behind the gate"),
+    ("traceroute", "traceroute", "needs ICMP errors from all the way"),
+    ("wireguard-go", "wireguard-go", "a tunnel that must outlive its grant"),
 ];
 
 /// The steps that bring what is missing of the programs that netns tests use.

@@ -178,7 +178,7 @@ pub fn step(memory: &mut Memory, cpu: &mut Cpu, gate: &Gate, knocks: &[Knock]) {
 
 fn judge(record: &mut Attempts, number: u8, gate: &Gate, knock: &Knock) -> Change {
     let role = gate.role(Proto::Tcp, knock.port);
-    let visit = Visit { knock: Some(*knock), role, source: SOURCE, destination: HOST };
+    let visit = Visit { knock: Some(*knock), role, source: SOURCE, destination: HOST, ..Visit::NONE };
     let mut occasion = Occasion { now_ns: time(number), starts: 0, destination: HOST, knock: *knock };
     occasion.note(&visit, gate);
     let mut change = Change::NONE;

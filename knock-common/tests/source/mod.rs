@@ -33,7 +33,7 @@ impl Source {
     /// Sends a knock at a time; returns what it did.
     pub fn send(&mut self, gate: &Gate, knock: &Knock, now_ns: u64) -> Change {
         let role = gate.role(knock.proto, knock.port);
-        let visit = Visit { knock: Some(*knock), role, source: SOURCE, destination: HOST };
+        let visit = Visit { knock: Some(*knock), role, source: SOURCE, destination: HOST, ..Visit::NONE };
         self.send_visit(gate, &visit, now_ns)
     }
 

@@ -204,6 +204,7 @@ fn mode(config: &Config) -> &'static str {
     match config.mode {
         Mode::Observe => "observe",
         Mode::Guard => "guard",
+        Mode::Deny => "deny",
     }
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    Door, MAX_STEPS,
+    Door, MAX_STEPS, SessionRule,
     problem::Findings,
     section::{DurationKey, Section},
     show_duration,
@@ -54,6 +54,9 @@ pub(super) struct Draft {
     pub(super) open_for: Option<Spanned<Duration>>,
     pub(super) from: Vec<Spanned<IpNet>>,
     pub(super) to: Vec<Spanned<IpNet>>,
+    pub(super) sessions: SessionRule,
+    /// Where `sessions` stands, or the header.
+    pub(super) sessions_span: Range<usize>,
     pub(super) allow_weak: bool,
     step_timeout: Duration,
     total_timeout: Duration,
@@ -115,6 +118,8 @@ impl Draft {
             open_for: section.duration(&OPEN_FOR, found),
             from: prefixes("from", found),
             to: prefixes("to", found),
+            sessions: sessions(section, found),
+            sessions_span: section.value("sessions").map_or(section.span.clone(), Spanned::span),
             allow_weak: section.boolean("allow_weak", found).unwrap_or(false),
             step_timeout,
             total_timeout,
@@ -136,6 +141,7 @@ impl Draft {
             step_timeout: self.step_timeout,
             total_timeout: self.total_timeout,
             open_for: self.open_for.map_or(DEFAULT_OPEN_FOR, Spanned::into_inner),
+            sessions: self.sessions,
             from: bare(self.from),
             to: bare(self.to),
             new_attempts_per_s: self.new_attempts_per_s,
@@ -167,6 +173,19 @@ fn name(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<Strin
         return None;
     }
     Some(Spanned::new(text.span(), name.to_owned()))
+}
+
+fn sessions(section: &Section<'_, '_>, found: &mut Findings) -> SessionRule {
+    let Some(text) = section.text("sessions", found) else { return SessionRule::default() };
+    match *text.get_ref() {
+        "keep" => SessionRule::Keep,
+        "cut" => SessionRule::Cut,
+        other => {
+            let message = format!("{}: `sessions` is \"{other}\"", section.title);
+            found.error(text.span(), message, "it must be one of: keep, cut");
+            SessionRule::default()
+        }
+    }
 }
 
 fn knock(section: &Section<'_, '_>, found: &mut Findings) -> Vec<Spanned<Step>> {

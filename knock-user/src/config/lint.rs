@@ -43,6 +43,7 @@ pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
     }
     doors.iter().for_each(|door| long_grant(door, found));
     lock_out(xdp, doors, found);
+    public_protocols(xdp, found);
 }
 
 fn strength(door: &Draft, found: &mut Findings) {
@@ -154,14 +155,37 @@ fn long_grant(door: &Draft, found: &mut Findings) {
 fn lock_out(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
     let ssh = Service::Tcp(22..=22);
     let hides = |door: &&Draft| door.opens.iter().any(|service| service.get_ref().overlaps(&ssh));
-    let Some(door) = doors.iter().find(hides) else { return };
-    if xdp.mode != Mode::Guard || !xdp.allow.is_empty() {
+    if !xdp.allow.is_empty() {
         return;
     }
+    match xdp.mode {
+        Mode::Observe => return,
+        Mode::Guard => {}
+        Mode::Deny if !xdp.public.is_empty() => return,
+        Mode::Deny => {
+            let message = "[xdp]: mode \"deny\" with neither `allow` nor `public`";
+            let help = "a wrong step locks you out of everything: put a prefix you can always come from into `allow`, \
+                        or try mode \"observe\" first";
+            found.warning(xdp.mode_span.clone(), message, help);
+            return;
+        }
+    }
+    let Some(door) = doors.iter().find(hides) else { return };
     let message = format!("[xdp]: mode \"guard\" with {} hiding tcp/22 and no `allow`", door.title);
     let help = "a wrong step locks you out too: put a prefix you can always come from into `allow`, \
                 or try mode \"observe\" first";
     found.warning(xdp.mode_span.clone(), message, help);
+}
+
+fn public_protocols(xdp: &xdp::Draft, found: &mut Findings) {
+    if xdp.mode == Mode::Deny {
+        return;
+    }
+    for public in xdp.public.iter().filter(|public| matches!(public.get_ref(), Service::Proto(_))) {
+        let message =
+            format!("[xdp]: \"{}\" in `public` means nothing in mode \"{}\"", public.get_ref(), xdp.mode);
+        found.warning(public.span(), message, "that mode drops no other protocols: leave it out");
+    }
 }
 
 /// Whether scanners try this port early: below 1024, or carrying a common service.

@@ -65,6 +65,10 @@ pub struct Config {
     pub mode: Mode,
     /// How a hidden service looks from outside.
     pub hide_as: HideAs,
+    /// What becomes of packets that are not addressed to the host, in deny mode.
+    pub forward: Forward,
+    /// How long a UDP conversation with a hidden service may rest.
+    pub udp_idle: Duration,
     /// Sources that are never judged.
     pub allow: Vec<IpNet>,
     /// Services open to everybody: never a wrong knock.
@@ -88,6 +92,8 @@ pub enum Mode {
     Observe,
     /// Drops what is addressed to a hidden service, unless a grant lets it in.
     Guard,
+    /// Drops everything addressed to the host that is neither public, granted, in a session nor a reply.
+    Deny,
 }
 
 impl fmt::Display for Mode {
@@ -95,16 +101,69 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Observe => "observe",
             Self::Guard => "guard",
+            Self::Deny => "deny",
         })
     }
 }
 
 /// How a hidden service looks to a stranger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HideAs {
     /// No answer at all.
     #[default]
     Filtered,
+    /// The answer of a closed port.
+    Closed,
+}
+
+impl fmt::Display for HideAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filtered => "filtered",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// What becomes of packets that are not addressed to the host, in deny mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They are judged as if they were addressed to the host.
+    Deny,
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "pass",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+/// What becomes of a conversation with a hidden service when the grant that let it in ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionRule {
+    /// It goes on.
+    #[default]
+    Keep,
+    /// It ends too.
+    Cut,
+}
+
+impl fmt::Display for SessionRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "keep",
+            Self::Cut => "cut",
+        })
+    }
 }
 
 /// A named set of hidden services, the way to open it, and for how long.
@@ -122,6 +181,8 @@ pub struct Door {
     pub total_timeout: Duration,
     /// How long a grant lasts.
     pub open_for: Duration,
+    /// What becomes of what it let in when the grant ends.
+    pub sessions: SessionRule,
     /// Sources that may use this door; empty means any.
     pub from: Vec<IpNet>,
     /// Destinations at which this door may be knocked; empty means any.

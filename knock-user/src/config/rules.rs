@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::Range};
 
 use toml::Spanned;
 
-use super::{MAX_DOORS, MAX_PREFIXES, MAX_SAME_FIRST_STEP, door::Draft, problem::Findings, secret, xdp};
+use super::{
+    MAX_DOORS, MAX_PREFIXES, MAX_SAME_FIRST_STEP, Mode, SessionRule, door::Draft, problem::Findings, secret,
+    xdp,
+};
 use crate::{service::Service, step::Step};
 
 pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
@@ -14,6 +17,8 @@ pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
     first_steps(doors, found);
     sequences_apart(doors, found);
     public_and_hidden(xdp, doors, found);
+    sessions_agree(doors, found);
+    only_in_deny(xdp, doors, found);
     for door in doors {
         doubled_steps(door, found);
         scan_order(door, found);
@@ -119,6 +124,64 @@ fn public_and_hidden(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
             );
             found.error(public.span(), message, help);
         }
+    }
+}
+
+/// A packet of a session is not known by the door that let it in, only by its service.
+fn sessions_agree(doors: &[Draft], found: &mut Findings) {
+    for (i, door) in doors.iter().enumerate() {
+        let share = |other: &&Draft| {
+            let mut services = other.opens.iter();
+            services.any(|a| door.opens.iter().any(|b| a.get_ref().overlaps(b.get_ref())))
+        };
+        let Some(other) = doors[..i].iter().filter(|other| other.sessions != door.sessions).find(share)
+        else {
+            continue;
+        };
+        let message =
+            format!("{}: `sessions` differs from that of {}, which opens the same", door.title, other.title);
+        let help = format!("write the same as for line {}", found.line_of(&other.sessions_span));
+        found.error(door.sessions_span.clone(), message, help);
+    }
+}
+
+/// What has a meaning in deny mode alone, or in no mode at that place.
+fn only_in_deny(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    let is_deny = xdp.mode == Mode::Deny;
+    if let Some(span) = xdp.forward_span.clone().filter(|_| !is_deny) {
+        let message = format!("[xdp]: `forward` in mode \"{}\", which lets forwarded packets pass", xdp.mode);
+        found.error(span, message, "leave it out, or use mode \"deny\"");
+    }
+    for public in xdp.public.iter().filter(|public| *public.get_ref() == Service::Any) {
+        let help = "name the services that are public; mode \"observe\" lets everything pass";
+        found.error(public.span(), "[xdp]: \"any\" in `public` would hide nothing", help);
+    }
+    for (door, service) in doors.iter().flat_map(|door| door.opens.iter().map(move |one| (door, one))) {
+        match service.get_ref() {
+            Service::Proto(_) => {
+                let message = format!("{}: \"{}\" in `opens`", door.title, service.get_ref());
+                let help = "a protocol can be public in mode \"deny\"; a door opens ports, icmp/echo or any";
+                found.error(service.span(), message, help);
+            }
+            Service::Any => any_door(door, service, is_deny, found),
+            Service::Tcp(_) | Service::Udp(_) | Service::IcmpEcho => {}
+        }
+    }
+}
+
+fn any_door(door: &Draft, service: &Spanned<Service>, is_deny: bool, found: &mut Findings) {
+    if !is_deny {
+        let message = format!("{}: \"any\" in `opens` without mode \"deny\"", door.title);
+        found.error(service.span(), message, "only that mode hides everything: name the services");
+    }
+    if door.opens.len() > 1 {
+        let message = format!("{}: \"any\" beside other services in `opens`", door.title);
+        found.error(service.span(), message, "it takes the others in: let it stand alone");
+    }
+    if door.sessions == SessionRule::Cut {
+        let message = format!("{}: `sessions` is \"cut\" and `opens` is \"any\"", door.title);
+        let help = "it would cut the host's own traffic too: use \"keep\", or name the services";
+        found.error(door.sessions_span.clone(), message, help);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What to say about a key that is not known: the nearest one, the table it belongs to, or the version.
 
 /// Keys of the `[xdp]` table.
-pub(super) const XDP_KEYS: &[&str] = &["interfaces", "mode", "hide_as", "allow", "public"];
+pub(super) const XDP_KEYS: &[&str] =
+    &["interfaces", "mode", "hide_as", "forward", "udp_idle", "allow", "public"];
 /// Keys of a `[[door]]` table.
 pub(super) const DOOR_KEYS: &[&str] = &[
     "name",
@@ -10,6 +11,7 @@ pub(super) const DOOR_KEYS: &[&str] = &[
     "step_timeout",
     "total_timeout",
     "open_for",
+    "sessions",
     "from",
     "to",
     "new_attempts_per_s",
@@ -42,9 +44,6 @@ pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
         "rotate" => Some("rotating sequences come later: give the door a fixed sequence with `knock`"),
         "spa" => Some("single packet authorization comes later: give the door a sequence with `knock`"),
         "key" => Some("keys belong to single packet authorization, which comes later: use `knock` in a door"),
-        "sessions" => Some(
-            "in this version a session ends with its grant: leave the key out and choose `open_for` long enough",
-        ),
         _ => None,
     }
 }

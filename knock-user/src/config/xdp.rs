@@ -1,14 +1,14 @@
 //! The `[xdp]` table.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, Door, HideAs, Hooks, Mode,
+    Config, Door, Forward, HideAs, Hooks, Mode,
     problem::Findings,
-    section::Section,
+    section::{DurationKey, Section},
     spelling::{self, XDP_KEYS},
     table,
 };
@@ -17,6 +17,15 @@ use crate::service::Service;
 /// Longest name of an interface: `IFNAMSIZ` less its final zero (linux/if.h).
 const MAX_INTERFACE_NAME: usize = 15;
 
+const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(15 * 60);
+/// The shortest outlasts the keep-alives of tunnels only just; the longest is a week's rest.
+const UDP_IDLE: DurationKey = DurationKey {
+    name: "udp_idle",
+    min: Duration::from_secs(10),
+    max: Duration::from_secs(7 * 24 * 3600),
+    examples: "\"30s\", \"15m\" or \"1h\"",
+};
+
 /// The table as read, with the places of its values.
 #[derive(Default)]
 pub(super) struct Draft {
@@ -24,8 +33,12 @@ pub(super) struct Draft {
     pub(super) mode_span: Range<usize>,
     pub(super) allow: Vec<Spanned<IpNet>>,
     pub(super) public: Vec<Spanned<Service>>,
+    /// Where `forward` stands, if it does.
+    pub(super) forward_span: Option<Range<usize>>,
     interfaces: Vec<String>,
     hide_as: HideAs,
+    forward: Forward,
+    udp_idle: Option<Duration>,
 }
 
 impl Draft {
@@ -40,6 +53,9 @@ impl Draft {
             public: section.list("public", "services", str::parse, found).unwrap_or_default(),
             interfaces: interfaces(&section, found),
             hide_as: hide_as(&section, found),
+            forward_span: section.value("forward").map(Spanned::span),
+            forward: forward(&section, found),
+            udp_idle: section.duration(&UDP_IDLE, found).map(Spanned::into_inner),
         }
     }
 
@@ -49,6 +65,8 @@ impl Draft {
             interfaces: self.interfaces,
             mode: self.mode,
             hide_as: self.hide_as,
+            forward: self.forward,
+            udp_idle: self.udp_idle.unwrap_or(DEFAULT_UDP_IDLE),
             allow: self.allow.into_iter().map(Spanned::into_inner).collect(),
             public: self.public.into_iter().map(Spanned::into_inner).collect(),
             doors,
@@ -62,29 +80,38 @@ impl Draft {
 fn mode(section: &Section<'_, '_>, found: &mut Findings) -> Mode {
     let Some(text) = section.text("mode", found) else { return Mode::default() };
     match *text.get_ref() {
-        "observe" => return Mode::Observe,
-        "guard" => return Mode::Guard,
-        "deny" => {
-            let message = "[xdp]: `mode` is \"deny\", which is not in this version of xdp-knock";
-            let help = "use \"guard\": it drops what is addressed to the services that a door opens";
-            found.error(text.span(), message, help);
+        "observe" => Mode::Observe,
+        "guard" => Mode::Guard,
+        "deny" => Mode::Deny,
+        other => {
+            wrong_word("mode", other, &["observe", "guard", "deny"], text.span(), found);
+            Mode::default()
         }
-        other => wrong_word("mode", other, &["observe", "guard"], text.span(), found),
     }
-    Mode::default()
 }
 
 fn hide_as(section: &Section<'_, '_>, found: &mut Findings) -> HideAs {
     let Some(text) = section.text("hide_as", found) else { return HideAs::default() };
     match *text.get_ref() {
-        "filtered" => {}
-        "closed" => {
-            let message = "[xdp]: `hide_as` is \"closed\", which is not in this version of xdp-knock";
-            found.error(text.span(), message, "use \"filtered\": a hidden service does not answer");
+        "filtered" => HideAs::Filtered,
+        "closed" => HideAs::Closed,
+        other => {
+            wrong_word("hide_as", other, &["filtered", "closed"], text.span(), found);
+            HideAs::default()
         }
-        other => wrong_word("hide_as", other, &["filtered"], text.span(), found),
     }
-    HideAs::Filtered
+}
+
+fn forward(section: &Section<'_, '_>, found: &mut Findings) -> Forward {
+    let Some(text) = section.text("forward", found) else { return Forward::default() };
+    match *text.get_ref() {
+        "pass" => Forward::Pass,
+        "deny" => Forward::Deny,
+        other => {
+            wrong_word("forward", other, &["pass", "deny"], text.span(), found);
+            Forward::default()
+        }
+    }
 }
 
 fn wrong_word(key: &str, word: &str, known: &[&str], span: Range<usize>, found: &mut Findings) {

@@ -61,6 +61,8 @@ impl Daemon {
 
     /// Puts the gate on interfaces that came, and notes those that went.
     pub(super) fn follow_interfaces(&mut self) {
+        // Those that came, and those whose address is another now.
+        warn_of(self.service.installed.gate.know_links());
         let links = match survey::bare_links(&self.service.held.pins) {
             Ok(links) => links,
             Err(error) => return warn_of(Err(error)),
@@ -83,7 +85,11 @@ impl Daemon {
         let wish = self.service.plan.overrides.attach;
         // What is pinned under the name judges on no interface any more, or on one that has another name now.
         let attached = attach::detach(interface, pins)
-            .and_then(|()| attach::attach(self.service.installed.gate.program()?, interface, wish, pins));
+            .and_then(|()| attach::attach(&mut self.service.installed.gate, interface, wish, pins));
+        if attached.is_err() {
+            // Of a gate that cannot judge there nothing is left.
+            warn_of(attach::detach(interface, pins));
+        }
         match attached {
             Ok(way) => {
                 self.publish(Line {

@@ -21,7 +21,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::programs::Xdp;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -44,6 +43,7 @@ pub use self::{
 };
 use crate::{
     attach,
+    before::Programs,
     control::{Reply, Seat},
     events::{Line, Name},
     hooks::Runner,
@@ -83,7 +83,7 @@ pub enum WayBack {
     /// A generation of this process.
     Generation(Box<(Installed, Plan)>),
     /// Programs of an earlier process, by interface; empty where there was no gate.
-    Programs(BTreeMap<String, Xdp>),
+    Programs(BTreeMap<String, Programs>),
 }
 
 /// A gate in force, to be served.

@@ -9,14 +9,15 @@ use jiff::Timestamp;
 use super::{Daemon, Service, Stop, WayBack};
 use crate::{
     attach,
-    before::Before,
+    before::{Before, Programs},
     config::{Config, ReadError},
     control::Reply,
     events::{Line, Name},
     install::{self, Plan, warn_of},
-    notify, pins,
+    notify,
+    pins::Pins,
     rollback::{self, Standing},
-    survey,
+    survey::{self, Link},
 };
 
 /// What a reload is asked for.
@@ -136,7 +137,7 @@ impl Daemon {
     fn settle(&mut self) {
         self.service.way_back = None;
         let pins = &self.service.held.pins;
-        warn_of(pins::remove(&pins.previous()));
+        warn_of(pins.forget_previous());
         warn_of(install::settle(pins, &self.service.installed.about));
         self.tell_reloaded("confirmed");
     }
@@ -147,11 +148,15 @@ impl Daemon {
         let outcome = match way_back {
             WayBack::Generation(old) => {
                 let (mut installed, plan) = *old;
-                let result = self.put_back(|interface, pins| {
-                    if !installed.about.interfaces.iter().any(|name| name == interface) {
-                        return attach::detach(interface, pins);
+                let result = self.put_back(|link, pins| {
+                    if !installed.about.interfaces.contains(&link.interface) {
+                        return attach::detach(&link.interface, pins);
                     }
-                    attach::swap(installed.gate.program()?, interface, pins)
+                    attach::replace(&mut installed.gate, link, pins)?;
+                    if installed.gate.needs_egress() {
+                        return Ok(());
+                    }
+                    attach::take_egress_off(&link.interface, pins)
                 });
                 self.service.installed = installed;
                 self.service.plan = plan;
@@ -162,9 +167,9 @@ impl Daemon {
                 result.map(|()| None)
             }
             WayBack::Programs(mut programs) => {
-                let result = self.put_back(|interface, pins| match programs.get_mut(interface) {
-                    Some(program) => attach::swap(program, interface, pins),
-                    None => attach::detach(interface, pins),
+                let result = self.put_back(|link, pins| match programs.get_mut(&link.interface) {
+                    Some(programs) => programs.put_back(&link.interface, pins),
+                    None => attach::detach(&link.interface, pins),
                 });
                 result.map(|()| Some(Stop::NotConfirmed))
             }
@@ -175,12 +180,12 @@ impl Daemon {
         })
     }
 
-    fn put_back(&self, mut give: impl FnMut(&str, &pins::Pins) -> Result<()>) -> Result<()> {
+    fn put_back(&self, mut give: impl FnMut(&Link, &Pins) -> Result<()>) -> Result<()> {
         let pins = &self.service.held.pins;
         for link in survey::bare_links(pins)? {
-            give(&link.interface, pins)?;
+            give(&link, pins)?;
         }
-        pins::remove(&pins.previous())
+        pins.forget_previous()
     }
 }
 
@@ -202,9 +207,8 @@ pub(super) fn refusal(error: &anyhow::Error) -> Reply {
 pub fn way_back(before: &Before<'_>) -> Result<WayBack> {
     let alive = before.links.iter().filter(|link| !link.is_dead());
     let programs = alive.map(|link| {
-        let program = crate::before::loaded(link.program_id)
-            .map_err(|error| anyhow!("{}: {error:#}", link.interface))?;
-        Ok((link.interface.clone(), program))
+        let programs = Programs::behind(link).map_err(|error| anyhow!("{}: {error:#}", link.interface))?;
+        Ok((link.interface.clone(), programs))
     });
     Ok(WayBack::Programs(programs.collect::<Result<_>>()?))
 }

@@ -51,6 +51,10 @@ enum Place {
     Attempt(&'static str),
     /// What became of a completed sequence.
     Promotion(&'static str),
+    /// What became of a conversation that was to be remembered.
+    Flow(&'static str),
+    /// What became of a packet to a port that looks closed.
+    Answer(&'static str),
     /// A metric of its own.
     Own(&'static str),
 }
@@ -70,7 +74,14 @@ fn place(counter: Counter) -> Place {
         | Counter::MappedSource
         | Counter::BadExtension
         | Counter::FragmentOverlap
-        | Counter::BadTransport => Place::Verdict,
+        | Counter::BadTransport
+        | Counter::Public
+        | Counter::Control
+        | Counter::Session
+        | Counter::Reply
+        | Counter::Forwarded
+        | Counter::Denied
+        | Counter::StrayFragment => Place::Verdict,
         Counter::AttemptStarted => Place::Attempt("started"),
         Counter::AttemptAdvanced => Place::Attempt("advanced"),
         Counter::AttemptReset => Place::Attempt("reset"),
@@ -88,6 +99,12 @@ fn place(counter: Counter) -> Place {
         Counter::EventCapped => Place::Own("events_capped"),
         Counter::EventLost => Place::Own("events_lost"),
         Counter::RolledBack => Place::Own("rolled_back_packets"),
+        Counter::SessionNoted => Place::Flow("session_noted"),
+        Counter::SessionNotStored => Place::Flow("session_not_stored"),
+        Counter::ReplyNoted => Place::Flow("reply_noted"),
+        Counter::ReplyNotStored => Place::Flow("reply_not_stored"),
+        Counter::Answered => Place::Answer("sent"),
+        Counter::AnswerCapped => Place::Answer("capped"),
     }
 }
 
@@ -96,19 +113,23 @@ struct Sheet(Registry);
 
 impl Sheet {
     fn count_packets(&mut self, status: &Status) {
-        let (mut packets, mut attempts, mut promotions) = (Vec::new(), Vec::new(), Vec::new());
+        let [mut packets, mut attempts, mut promotions, mut flows, mut answers] = [const { Vec::new() }; 5];
         for (counter, name, meaning) in counter::ALL {
             let value = status.counters.get(name).copied().unwrap_or_default();
             match place(counter) {
                 Place::Verdict => packets.push((vec![("verdict", name.to_owned())], value)),
                 Place::Attempt(result) => attempts.push((vec![("result", result.to_owned())], value)),
                 Place::Promotion(result) => promotions.push((vec![("result", result.to_owned())], value)),
+                Place::Flow(result) => flows.push((vec![("result", result.to_owned())], value)),
+                Place::Answer(result) => answers.push((vec![("result", result.to_owned())], value)),
                 Place::Own(own) => self.counter(own, meaning, value),
             }
         }
         self.counters("packets", "packets by verdict", packets);
         self.counters("attempts", "knocks that could be a step, by what became of them", attempts);
         self.counters("promotions", "sequences completed, by what came of it", promotions);
+        self.counters("flows", "conversations that were to be remembered, by what became of it", flows);
+        self.counters("answers", "packets to ports that look closed, by what became of the answer", answers);
     }
 
     fn show_gate(&mut self, status: &Status) {

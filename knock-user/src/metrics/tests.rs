@@ -18,6 +18,7 @@ fn interface(name: &str, state: InterfaceState, attach: Option<&str>) -> Interfa
         mode: Some("guard".to_owned()),
         generation: Some(7),
         program: Some(42),
+        egress: None,
     }
 }
 
@@ -28,6 +29,7 @@ fn door(name: &str, grants: usize) -> Door {
         ways: vec!["sequence".to_owned()],
         steps: 4,
         open_for_s: 30.0,
+        sessions: "keep".to_owned(),
         grants,
     }
 }
@@ -45,6 +47,8 @@ fn status() -> Status {
         generation: Some(Generation {
             number: 7,
             mode: "guard".to_owned(),
+            hide_as: "filtered".to_owned(),
+            forward: None,
             config: None,
             loaded: at("2026-01-02T03:04:05Z"),
         }),

@@ -54,8 +54,12 @@ pub struct Status {
 pub struct Generation {
     /// Its number; it rises with each reload.
     pub number: u32,
-    /// `observe` or `guard`.
+    /// `observe`, `guard` or `deny`.
     pub mode: String,
+    /// How a hidden service looks from outside: `filtered` or `closed`.
+    pub hide_as: String,
+    /// What becomes of packets that are not addressed to the host, `pass` or `deny`; `None` in a mode that lets them pass.
+    pub forward: Option<String>,
     /// The file it was read from; `None` for the built-in example.
     pub config: Option<String>,
     /// When it was loaded.
@@ -98,14 +102,16 @@ pub struct Interface {
     pub index: Option<u32>,
     /// What it carries.
     pub state: InterfaceState,
-    /// `native`, `generic`, or `None` where it is not attached.
+    /// `native`, `generic`, `tcx`, or `None` where it is not attached.
     pub attach: Option<String>,
-    /// `observe` or `guard`, by the generation that judges there.
+    /// `observe`, `guard` or `deny`, by the generation that judges there.
     pub mode: Option<String>,
     /// Number of that generation.
     pub generation: Option<u32>,
     /// Id of the kernel's program behind the link.
     pub program: Option<u32>,
+    /// Id of the program that takes notes of what the host sends, where there is one.
+    pub egress: Option<u32>,
 }
 
 /// An interface with addresses that carries no gate.
@@ -130,6 +136,8 @@ pub struct Door {
     pub steps: usize,
     /// Seconds that a promotion grants.
     pub open_for_s: f64,
+    /// What becomes of what it let in when the grant ends: `keep` or `cut`.
+    pub sessions: String,
     /// Sources with a grant that holds now.
     pub grants: usize,
 }
@@ -137,7 +145,7 @@ pub struct Door {
 /// A table in the kernel and how full it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// `grants`, `bans`, `first_attempts` or `later_attempts`.
+    /// `grants`, `bans`, `first_attempts`, `later_attempts`, `sessions` or `replies`.
     pub name: &'static str,
     /// Entries in it.
     pub entries: usize,

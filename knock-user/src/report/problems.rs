@@ -1,8 +1,10 @@
 //! From what is pinned and what is there to what keeps this machine from being protected.
 
 use crate::{
+    attach::Way,
     config::Mode,
     devices::Device,
+    hook::Hook,
     pins::Pins,
     report::{
         Interface, InterfaceState,
@@ -37,7 +39,11 @@ fn interface(name: String, sight: &Sight, devices: &[Device]) -> Interface {
         (_, None) => InterfaceState::Absent,
     };
     let attached = seen.filter(|_| state == InterfaceState::Attached);
-    let way = device.and_then(|device| device.carried?.way).filter(|_| attached.is_some());
+    let way = attached.and_then(|seen| match seen.hook {
+        Hook::Xdp => device?.carried?.way,
+        Hook::Ingress => Some(Way::Tcx),
+        Hook::Egress => None,
+    });
     let judging = attached.and_then(Seen::judging);
     Interface {
         index: device.map(|device| device.index),
@@ -46,13 +52,16 @@ fn interface(name: String, sight: &Sight, devices: &[Device]) -> Interface {
         mode: judging.map(|about| about.mode.to_string()),
         generation: judging.map(|about| about.generation),
         program: seen.map(|seen| seen.program),
+        egress: attached.and_then(|seen| seen.egress),
         name,
     }
 }
 
-/// Returns whether the interface carries the link's program, by what the interface itself says.
+/// Returns whether the interface carries the link's program, by what the interface itself says. Of TCX it says nothing: there
+/// the link is what holds the program on it, and nothing but the link.
 fn is_carried(device: &Device, seen: &Seen) -> bool {
-    device.carried.is_some_and(|carried| carried.program.is_none_or(|id| id == seen.program))
+    seen.hook == Hook::Ingress
+        || device.carried.is_some_and(|carried| carried.program.is_none_or(|id| id == seen.program))
 }
 
 /// Returns why this machine is not protected, one sentence each; nothing where it is.
@@ -70,6 +79,7 @@ pub fn problems(pins: &Pins, sight: &Sight, interfaces: &[Interface], devices: &
         )
     }));
     problems.extend(interfaces.iter().filter_map(|interface| misplaced(interface, sight, devices)));
+    problems.extend(interfaces.iter().filter_map(|interface| unanswered(interface, sight)));
     problems.extend(sight.links.iter().filter_map(went_back));
     problems.extend(observed(sight, interfaces));
     problems
@@ -94,6 +104,20 @@ fn misplaced(interface: &Interface, sight: &Sight, devices: &[Device]) -> Option
             "{name} is to be guarded and carries no gate{elsewhere}: `xdp-knock reload` puts it on"
         )),
     }
+}
+
+/// In deny mode answers to the host pass only where what it sends is noted.
+fn unanswered(interface: &Interface, sight: &Sight) -> Option<String> {
+    let name = &interface.name;
+    let seen = sight.links.iter().find(|seen| seen.interface == *name)?;
+    let is_cut = interface.state == InterfaceState::Attached
+        && interface.egress.is_none()
+        && seen.judging().is_some_and(|about| about.egress && about.mode == Mode::Deny);
+    is_cut.then(|| {
+        format!(
+            "{name} has no program for outgoing packets, so answers to what the host sends there are dropped: `xdp-knock reload` puts it on"
+        )
+    })
 }
 
 fn went_back(seen: &Seen) -> Option<String> {
@@ -261,6 +285,46 @@ mod tests {
         assert_says(&went_back(&[("eth1", 33)], None), &["eth1", "program 33"]);
         let old = about(6, KNOCK, "guard");
         assert_says(&went_back(&[("eth1", 33)], Some(old)), &["eth1", "generation 6, mode guard"]);
+    }
+
+    /// In deny mode on both interfaces, with their programs for outgoing packets.
+    fn denying() -> Sight {
+        let deny = about(7, KNOCK, "deny");
+        let mut sight = sight(vec![seen("eth0", 2, &deny), seen("eth1", 3, &deny)]);
+        sight.links.iter_mut().for_each(|seen| seen.egress = Some(seen.program + 1));
+        sight
+    }
+
+    #[test]
+    fn deny_mode_that_does_not_note_what_goes_out_is_no_protection_and_another_mode_needs_no_notes() {
+        assert_eq!(judge(&denying(), &here()), Vec::<String>::new());
+
+        let mut deaf = denying();
+        deaf.links[1].egress = None;
+
+        assert_says(&judge(&deaf, &here()), &["eth1", "outgoing", "reload"]);
+        assert_eq!(judge(&whole(), &here()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_dead_link_is_told_once_though_its_program_for_outgoing_packets_is_gone_too() {
+        let mut dead = denying();
+        dead.links[1].index = 0;
+        dead.links[1].egress = None;
+
+        assert_says(&judge(&dead, &here()), &["eth1 was deleted"]);
+    }
+
+    #[test]
+    fn by_tcx_a_link_that_is_alive_judges_whatever_xdp_program_the_interface_carries() {
+        let mut tcx = whole();
+        tcx.links[1].hook = Hook::Ingress;
+        let mut devices = here();
+        devices[1].carried = None;
+
+        assert_eq!(judge(&tcx, &devices), Vec::<String>::new());
+        assert_eq!(interfaces(&tcx, &devices)[1].attach.as_deref(), Some("tcx"));
+        assert_says(&judge(&whole(), &devices), &["eth1", "carries no gate"]);
     }
 
     #[test]

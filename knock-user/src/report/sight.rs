@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::{
     about::About,
+    hook::Hook,
     pins::Pins,
     rollback::{self, Standing},
     survey::{self, Link},
@@ -32,6 +33,10 @@ pub struct Seen {
     pub index: u32,
     /// Id of the program on it.
     pub program: u32,
+    /// Where that judges.
+    pub hook: Hook,
+    /// Id of the program for outgoing packets on the same interface, if there is one.
+    pub egress: Option<u32>,
     /// The generation of that program.
     pub about: About,
     /// How it stands with its confirmation.
@@ -50,6 +55,12 @@ pub struct Foreign {
 }
 
 impl Seen {
+    fn of(link: Link, about: About, standing: Standing, before: Option<About>) -> Self {
+        let egress = link.egress();
+        let Link { interface, index, program_id: program, hook, .. } = link;
+        Self { interface, index, program, hook, egress, about, standing, before }
+    }
+
     /// Returns the generation that judges there: its own, unless the kernel went back to the one before.
     #[must_use]
     pub const fn judging(&self) -> Option<&About> {
@@ -81,8 +92,8 @@ impl Sight {
     /// When the folder of pins cannot be read.
     pub fn of_own(pins: &Pins, about: &About, standing: Standing) -> Result<Self> {
         Self::of(pins, |interface| {
-            let Link { interface, index, program_id: program, .. } = survey::bare_link(pins, interface)?;
-            Ok(Seen { interface, index, program, about: about.clone(), standing, before: None })
+            let link = survey::bare_link(pins, interface)?;
+            Ok(Seen::of(link, about.clone(), standing, None))
         })
     }
 
@@ -113,16 +124,14 @@ impl Sight {
 
 fn seen(link: Link) -> Result<Seen> {
     let standing = rollback::standing(&link)?;
-    let Link { interface, index, program_id, program } = link;
-    let about =
-        program.map(|program| program.about).ok_or_else(|| anyhow::anyhow!("it was not looked into"))?;
+    let about = link.about().cloned().ok_or_else(|| anyhow::anyhow!("it was not looked into"))?;
     let before = match standing {
         Standing::Settled | Standing::Awaited(_) => None,
         // A program that cannot be looked into judges all the same; nothing can be said of it.
-        Standing::WentBack(_) => before(&about, &interface).and_then(|id| survey::program(id).ok()),
+        Standing::WentBack(_) => before(&about, &link.interface).and_then(|id| survey::program(id).ok()),
     };
     let before = before.map(|program| program.about);
-    Ok(Seen { interface, index, program: program_id, about, standing, before })
+    Ok(Seen::of(link, about, standing, before))
 }
 
 /// Returns the id of the program that was on an interface before a generation that had to be confirmed.

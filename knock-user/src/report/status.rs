@@ -13,6 +13,7 @@ use super::{
 use crate::{
     about::{About, AboutDoor},
     clock::Moment,
+    config::Mode,
     control::Server,
     devices::{self, Device},
     pins::Pins,
@@ -76,12 +77,18 @@ impl Held {
             grants.iter().filter(|(key, grant): &&(_, Entry)| key.door == id && grant.is_live(now.ns)).count()
         };
         let table = |name, entries, capacity: u32| Table { name, entries, capacity: capacity as usize };
-        let tables = vec![
+        let mut tables = vec![
             table("grants", grants.len(), state.grants.capacity()),
             table("bans", state.bans.count()?, state.bans.capacity()),
             table("first_attempts", state.first_attempts.count()?, state.first_attempts.capacity()),
             table("later_attempts", state.later_attempts.count()?, state.later_attempts.capacity()),
         ];
+        if let Some(sessions) = &state.sessions {
+            tables.push(table("sessions", sessions.count()?, sessions.capacity()));
+        }
+        if let Some(replies) = &state.replies {
+            tables.push(table("replies", replies.count()?, replies.capacity()));
+        }
         let doors = about.into_iter().flat_map(|about| &about.doors);
         Ok(Self {
             doors: doors.map(|(name, about)| door(name, about, live(about.id))).collect(),
@@ -98,6 +105,7 @@ fn door(name: &str, about: &AboutDoor, grants: usize) -> Door {
         ways: vec!["sequence".to_owned()],
         steps: about.steps,
         open_for_s: about.open_for_ms as f64 / 1000.0,
+        sessions: about.sessions.to_string(),
         grants,
     }
 }
@@ -106,6 +114,8 @@ fn generation(about: &About) -> Generation {
     Generation {
         number: about.generation,
         mode: about.mode.to_string(),
+        hide_as: about.hide_as.to_string(),
+        forward: (about.mode == Mode::Deny).then(|| about.forward.to_string()),
         config: about.config.as_ref().map(|file| file.display().to_string()),
         loaded: about.loaded,
     }
@@ -165,10 +175,10 @@ fn warnings(
 }
 
 impl Table {
-    /// Returns whether the table is worth a warning. Attempts are unearned, and their tables make room by themselves.
+    /// Returns whether the table is worth a warning. Those of attempts and conversations make room by themselves.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        let makes_room = matches!(self.name, "first_attempts" | "later_attempts");
+        let makes_room = matches!(self.name, "first_attempts" | "later_attempts" | "sessions" | "replies");
         !makes_room && self.entries * 100 > self.capacity * NEARLY_FULL_PERCENT
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::{
     attach,
     control::{Address, Request},
-    pins::{Busy, Held, Pins},
+    pins::{self, Busy, Held, Pins},
     state_file::Saved,
     survey,
 };
@@ -66,7 +66,10 @@ fn state_file_of(pins: &Pins) -> Option<PathBuf> {
 
 fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
     match attach::detach(interface, pins) {
-        Err(_) if force => crate::pins::remove(&pins.link(interface)),
+        Err(_) if force => {
+            pins::remove(&pins.link(interface))?;
+            pins::remove(&pins.egress(interface))
+        }
         other => other,
     }
 }
