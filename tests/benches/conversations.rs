@@ -144,10 +144,11 @@ fn print(program: &mut Program, name: &str, frame: &[u8]) {
 fn ns_a_packet(program: &Program, frame: &[u8]) -> f64 {
     let options = TestRunOptions { data_in: Some(frame), repeat: PACKETS, ..TestRunOptions::default() };
     let began = cpu_time();
-    let ran = match program {
-        Program::Xdp(program) => program.test_run(options),
-        Program::SchedClassifier(program) => program.test_run(options),
-        _ => panic!("a program of another kind"),
+    let ran = if let Program::SchedClassifier(program) = program {
+        program.test_run(options)
+    } else {
+        let Program::Xdp(program) = program else { panic!("a program of another kind") };
+        program.test_run(options)
     };
     ran.expect("a test run");
     (cpu_time() - began).as_secs_f64() * 1e9 / f64::from(PACKETS)

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData, ProgramArray, RingBuf},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, TestRun as _, TestRunOptions, Xdp},
 };
 use bytemuck::Pod;
 use knock_common::{
-    abi::{Address, Attempts, Grant, GrantKey, MAX_DOORS, PREVIOUS_SLOTS},
+    abi::{
+        Address, Attempts, Flow, FlowKey, FragmentKey, Grant, GrantKey, MAX_DOORS, PREVIOUS_SLOTS, Sessions,
+    },
     counter::{COUNTERS, Counter},
     event::Event,
     names,
@@ -18,6 +20,7 @@ use knock_common::{
 use knock_user::{
     config::Config,
     generation::{DEFAULT_EPHEMERAL, Generation},
+    hook::{Header, Hook},
     loader::{Gate, Options},
     wire::{AttemptMap, Bans, Counters, Grants, Links, Wire, Words},
 };
@@ -34,6 +37,8 @@ pub fn compile(config: &str) -> Generation {
 const LOOPBACK: u32 = 1;
 /// `xdp_action` of the kernel: sent back on the interface it came by.
 const XDP_TX: u32 = 3;
+/// `tcx_action_base` of the kernel: whoever comes next decides; -1.
+const TCX_NEXT: u32 = u32::MAX;
 /// Bytes that an answer is longer than what it answers, at most.
 const LONGEST_ANSWER: usize = 48;
 
@@ -48,6 +53,8 @@ pub struct Kernel {
     /// Its maps.
     pub maps: Maps,
 }
+
+type Table<K, V> = aya::maps::HashMap<MapData, Wire<K>, Wire<V>>;
 
 /// The maps that a test reads or writes.
 pub struct Maps {
@@ -66,6 +73,9 @@ pub struct Maps {
     bans_in_use: Words<MapData>,
     confirm: Words<MapData>,
     links: Links<MapData>,
+    sessions: Table<Address, Sessions>,
+    replies: Table<FlowKey, Flow>,
+    fragments: Table<FragmentKey, u64>,
     previous: ProgramArray<MapData>,
 }
 
@@ -96,6 +106,9 @@ impl Kernel {
             bans_in_use: take(ebpf, names::BANS_IN_USE),
             confirm: take(ebpf, names::CONFIRM),
             links: take(ebpf, names::LINKS),
+            sessions: take(ebpf, names::SESSIONS),
+            replies: take(ebpf, names::REPLIES),
+            fragments: take(ebpf, names::FRAGMENTS),
             previous: take(ebpf, names::PREVIOUS),
         };
         Self { gate, maps }
@@ -104,6 +117,17 @@ impl Kernel {
     /// Runs one frame of 14 bytes or more.
     pub fn run(&mut self, frame: &[u8]) -> Action {
         run(self.parts().0, frame)
+    }
+
+    /// Runs one frame of 14 bytes or more through the program for outgoing ones.
+    pub fn depart(&mut self, frame: &[u8]) {
+        let program = self.gate.program_at(Hook::Egress, Header::Ethernet);
+        let Program::SchedClassifier(program) = program.unwrap_or_else(|error| panic!("{error:?}")) else {
+            panic!("the egress program is one of TC");
+        };
+        let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::default() };
+        let action = program.test_run(options).expect("a test run").return_value;
+        assert_eq!(action, TCX_NEXT, "what a host sends is its own affair");
     }
 
     /// Runs one frame; returns the one that is sent back, if it is answered.
@@ -188,6 +212,21 @@ impl Maps {
     /// Returns the first, then the later records.
     pub fn attempts(&self) -> [HashMap<Address, Attempts>; 2] {
         [all(&self.first), all(&self.later)]
+    }
+
+    /// Returns the conversations of each source with hidden services.
+    pub fn all_sessions(&self) -> HashMap<Address, Sessions> {
+        all(&self.sessions)
+    }
+
+    /// Returns the conversations whose answers are awaited.
+    pub fn all_replies(&self) -> HashMap<FlowKey, Flow> {
+        all(&self.replies)
+    }
+
+    /// Returns the datagrams whose later fragments pass, and until when.
+    pub fn all_fragments(&self) -> HashMap<FragmentKey, u64> {
+        all(&self.fragments)
     }
 
     /// Returns all grants.

@@ -1,33 +1,25 @@
 //! The gate over plain collections: what the kernel program does with its maps, step for step, for one CPU.
 //!
 //! Every decision is a call into `knock-common`; this file mirrors only the glue of `knock-ebpf` (`program`,
-//! `attempts`, `publish`), so that a difference between it and the kernel is a defect of that glue, of a map or of
+//! `attempts`, `publish`), and `memory` that of `conversations`, so that a difference between it and the kernel is a defect of that glue, of a map or of
 //! the compiled form of the shared code.
 
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;
 use knock_common::{
-    abi::{
-        Address, Attempts, EVENT_BUDGET, GRANTS_ENTRIES, Grant, GrantKey, MAX_DOORS, MAX_SLOTS, Session,
-        Settings,
-    },
+    abi::{Address, Attempts, EVENT_BUDGET, GRANTS_ENTRIES, Grant, GrantKey, MAX_DOORS, MAX_SLOTS},
     budget, claim,
     counter::{COUNTERS, Counter},
-    decide::{self, Access, Found, Tables, Visit, lowest},
+    decide::{self, Access, Tables, Visit, lowest},
     event::{Event, Kind, Via},
-    flow::{self, Stage},
     machine::{self, Change, Knock, Occasion},
     parse,
-    talk::Part,
     verdict::{Action, Mode, Verdict},
 };
 use knock_user::generation::Generation;
 
 use crate::plain::Plain;
-
-/// How long the kernel program lets later fragments in.
-const FRAGMENTS_NS: u64 = 60_000_000_000;
 
 /// A gate without a kernel.
 #[derive(Clone, Debug)]
@@ -93,51 +85,6 @@ impl Model {
         }
         self.remember(&visit, &access, decision.verdict);
         Ok(decision.verdict)
-    }
-
-    /// What the kernel program's `conversations` does with an incoming packet.
-    fn remember(&mut self, visit: &Visit, access: &Access, verdict: Verdict) {
-        let now_ns = self.tables.now_ns;
-        let keeps = visit.part == Part::Datagram && visit.role.keeps();
-        if verdict == Verdict::Granted && keeps && self.tables.has(Settings::SESSIONS) {
-            self.go_on(visit, Some(Stage::Granted));
-        }
-        match access.found {
-            Found::Nowhere | Found::Socket => {}
-            Found::Session(_) | Found::Reply(_) if visit.part == Part::Fails => {}
-            Found::Session(_) => self.go_on(visit, None),
-            Found::Reply(_) => {
-                let Some(known) = self.tables.replies.get_mut(&visit.flow) else { return };
-                let stage = flow::renewed(known.stage, known.seen_ns, now_ns, visit.part, true);
-                if let Some(stage) = stage {
-                    (known.stage, known.seen_ns) = (stage, now_ns);
-                }
-            }
-        }
-        let is_first = visit.is_fragment && visit.part != Part::LaterFragment;
-        if self.tables.is_deny() && is_first && verdict.action(Mode::Deny) == Action::Pass {
-            self.tables.fragments.insert(visit.fragment, now_ns + FRAGMENTS_NS);
-        }
-    }
-
-    fn go_on(&mut self, visit: &Visit, begins: Option<Stage>) {
-        let now_ns = self.tables.now_ns;
-        let idle_ns = self.tables.udp_idle_ns();
-        let sessions = self.tables.sessions.entry(visit.source).or_insert_with(Zeroable::zeroed);
-        let slot = sessions.find(&visit.flow, now_ns, idle_ns);
-        if let Some(known) = sessions.slots.get_mut(slot) {
-            if let Some(stage) = flow::renewed(known.stage, known.seen_ns, now_ns, visit.part, true) {
-                (known.stage, known.seen_ns) = (stage, now_ns);
-            }
-            return;
-        }
-        let Some(stage) = begins else { return };
-        let free = sessions.find_free(now_ns, idle_ns);
-        let Some(slot) = sessions.slots.get_mut(free) else {
-            return self.count(Counter::SessionNotStored, 1);
-        };
-        *slot = Session { seen_ns: now_ns, flow: visit.flow, stage: stage.number(), _pad: [0; 7] };
-        self.count(Counter::SessionNoted, 1);
     }
 
     fn knock(&mut self, visit: &Visit, knock: Knock) {
@@ -284,7 +231,7 @@ impl Model {
         });
     }
 
-    fn count(&mut self, counter: Counter, more: u32) {
+    pub(crate) fn count(&mut self, counter: Counter, more: u32) {
         self.counts[counter as usize] += u64::from(more);
     }
 }

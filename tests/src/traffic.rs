@@ -5,10 +5,12 @@
 
 use knock_common::{
     abi::{Address, Attempt, Proto, StepRule, mapped},
+    decide::Tables as _,
     machine::{DUPLICATE_UNITS, UNIT_SHIFT},
 };
 
 use crate::{
+    dialogue::Dialogue,
     model::Model,
     packet::{ACK, ECE, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, URG, icmp, tcp, udp, v6_address},
     random::Random,
@@ -49,6 +51,7 @@ pub struct Traffic {
     /// Ports worth trying.
     ports: Vec<(Proto, u16)>,
     copies: Vec<Vec<u8>>,
+    dialogue: Dialogue,
     burst: Burst,
 }
 
@@ -62,6 +65,8 @@ struct Burst {
     noise: usize,
     /// One frame in so many comes after an edge of time.
     jumps: usize,
+    /// Only datagrams to one port, each from another: more conversations than a source may have.
+    is_swarm: bool,
 }
 
 impl Traffic {
@@ -82,7 +87,8 @@ impl Traffic {
             ports: ports(&steps),
             steps,
             copies: Vec::new(),
-            burst: Burst { route, left: 0, noise: 1, jumps: 1 },
+            dialogue: Dialogue::default(),
+            burst: Burst { route, left: 0, noise: 1, jumps: 1, is_swarm: false },
         }
     }
 
@@ -111,20 +117,32 @@ impl Traffic {
         frame
     }
 
+    /// Returns a frame that leaves before the next one comes, if there is one.
+    pub fn next_departure(&mut self, model: &Model) -> Option<Vec<u8>> {
+        let leaves = model.tables.is_deny() && self.random.once_in(8);
+        leaves.then(|| self.dialogue.question(&mut self.random, self.burst.route))
+    }
+
     fn begin_burst(&mut self) {
         let source = *self.random.pick(&SOURCES);
         let of_family: Vec<Address> =
             DESTINATIONS.into_iter().filter(|d| d.starts_with(&source[..2])).collect();
         self.burst = Burst {
             route: Route { source, destination: *self.random.pick(&of_family) },
-            left: 1 + self.random.below(40),
+            left: 1 + self.random.below(80),
             noise: *self.random.pick(&[1, 1, 2, 4, 20, 1000]),
             jumps: *self.random.pick(&[4, 30, 200, 10_000]),
+            is_swarm: self.random.once_in(40),
         };
     }
 
     fn fresh_frame(&mut self, model: &Model) -> Vec<u8> {
         let (route, kind) = (self.burst.route, self.random.below(20));
+        if self.burst.is_swarm {
+            let mut segment = udp(51_820, 5);
+            segment[0..2].copy_from_slice(&self.random.word().to_be_bytes());
+            return shape::plain(route, UDP, &segment);
+        }
         if !self.random.once_in(self.burst.noise) {
             let step = self.right_step(model);
             return self.knock(route, step);
@@ -143,6 +161,7 @@ impl Traffic {
                 let frame = if self.random.once_in(2) { self.strange(model) } else { self.visit() };
                 shape::damage(&mut self.random, frame)
             }
+            11..=14 if !self.dialogue.is_empty() => self.dialogue.talk(&mut self.random, &SOURCES),
             _ => self.visit(),
         }
     }
@@ -269,6 +288,7 @@ impl Traffic {
             ends.push(slot.last_ns + (u64::from(DUPLICATE_UNITS) << UNIT_SHIFT));
             ends.push(((slot.last_ns >> UNIT_SHIFT) + u64::from(DUPLICATE_UNITS) + 1) << UNIT_SHIFT);
         }
+        ends.extend(self.dialogue.edge_ns(&mut self.random, &model.tables.replies));
         ends.push(now_ns + 1000 * MILLISECOND);
         ends.push(((now_ns >> 30) + 1) << 30);
         let end = *self.random.pick(&ends);

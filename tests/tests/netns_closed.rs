@@ -193,7 +193,7 @@ fn flag_sets() -> Vec<(&'static str, u8)> {
         ("FIN ACK", FIN | ACK),
         ("SYN FIN", SYN | FIN),
         ("SYN with ECN", SYN | ECE | CWR),
-        ("all but RST", 0xff & !RST),
+        ("all but RST", !RST),
     ]
 }
 

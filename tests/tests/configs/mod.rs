@@ -28,7 +28,7 @@ impl Case {
     }
 }
 
-pub const CASES: [Case; 6] = [
+pub const CASES: [Case; 8] = [
     Case::new(
         "one door, observed",
         r#"
@@ -112,6 +112,45 @@ opens = ["tcp/22", "tcp/8443"]
 knock = ["tcp/7101", "tcp/7105"]
 step_timeout = "100ms"
 total_timeout = "150ms"
+allow_weak = true
+"#,
+    ),
+    Case::new(
+        "denied, with a door to everything",
+        r#"
+[xdp]
+mode = "deny"
+allow = ["192.0.2.0/24", "2001:db8:a::/48"]
+public = ["tcp/443", "udp/123", "proto/47"]
+udp_idle = "30s"
+[[door]]
+name = "near"
+opens = ["tcp/22", "udp/51820"]
+to = ["203.0.113.1/32", "2001:db8:1::1/128"]
+knock = ["tcp/7101", "udp/9032", "icmp/echo?size=172"]
+open_for = "60s"
+allow_weak = true
+[[door]]
+name = "all"
+opens = ["any"]
+knock = ["udp/9032", "udp/40000", "tcp/1200"]
+open_for = "1s"
+allow_weak = true
+"#,
+    ),
+    Case::new(
+        "denied, sessions cut, nothing sent on",
+        r#"
+[xdp]
+mode = "deny"
+forward = "deny"
+public = ["tcp/80", "icmp/echo"]
+[[door]]
+name = "cut"
+opens = ["tcp/22", "udp/51820", "tcp/9000-9010"]
+sessions = "cut"
+knock = ["tcp/7101", "udp/9032", "tcp/1200"]
+open_for = "2s"
 allow_weak = true
 "#,
     ),
