@@ -1,4 +1,4 @@
-//! The program loads on this kernel, in time, and its size is printed.
+//! The programs load on this kernel, in time, and their sizes are printed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,33 +26,72 @@ from = ["0.0.0.0/0"]
 to = ["10.0.0.0/8"]
 "#;
 
+/// Everything that deny mode asks for: lists, doors that keep, one to everything, and one to a port that is not everywhere.
+const DENY: &str = r#"
+[xdp]
+mode = "deny"
+allow = ["192.0.2.0/24"]
+public = ["tcp/443", "udp/53", "icmp/echo", "proto/47"]
+[[door]]
+name = "ssh"
+opens = ["tcp/22", "udp/51820"]
+knock = ["tcp/7101", "udp/9032", "icmp/echo?size=172", "tcp/5124"]
+from = ["0.0.0.0/0"]
+to = ["10.0.0.0/8"]
+[[door]]
+name = "all"
+opens = ["any"]
+knock = ["tcp/7101", "udp/9032", "icmp/echo?size=173", "tcp/5124"]
+"#;
+
 #[test]
-fn the_program_loads_in_under_a_second() {
-    let generation = compile(CONFIG);
+fn the_programs_load_in_under_a_second() {
+    let deny = compile(DENY);
     let with = |trace, confirm_by_ns| Options { trace, confirm_by_ns, ..Options::default() };
-    let mut closed = generation.clone();
-    closed.settings.flags |= Settings::CLOSED | Settings::LABELS;
-    let silent = [with(false, None), with(true, None), with(false, Some(1))].map(|with| (&generation, with));
-    for (generation, options) in silent.into_iter().chain([(&closed, with(false, None))]) {
-        let mut gate = Gate::load(generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
-        let took = (0..3).map(|_| time_of_load(generation, &options)).min().expect("three loads");
-        let info = gate.program().expect("the program").info().expect("program info");
-        let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
-        println!(
-            "{options:?}, flags {:#x}: loads in {took:?} of CPU time, {verified} verified instructions, {} bytes jited",
-            generation.settings.flags,
-            info.size_jitted()
-        );
-        assert!(took < Duration::from_secs(1), "loading took {took:?}");
-        assert!(
-            verified < VERIFIED_BUDGET,
-            "{verified} verified instructions: name the reason and raise the budget"
-        );
+    let plain = with(false, None);
+    for generation in [&compile(CONFIG), &deny, &closed(&compile(CONFIG)), &closed(&deny)] {
+        assert_loads(generation, &plain, names::PROGRAM);
+    }
+    for program in [names::TC_PROGRAM, names::TC_PROGRAM_IP, names::EGRESS, names::EGRESS_IP] {
+        for generation in [&compile(CONFIG), &deny] {
+            assert_loads(generation, &plain, program);
+        }
+    }
+    for options in [with(true, None), with(false, Some(1))] {
+        for program in [names::PROGRAM, names::TC_PROGRAM, names::EGRESS] {
+            assert_loads(&deny, &options, program);
+        }
     }
 }
 
+fn closed(generation: &Generation) -> Generation {
+    let mut closed = generation.clone();
+    closed.settings.flags |= Settings::CLOSED | Settings::LABELS;
+    closed
+}
+
+fn assert_loads(generation: &Generation, options: &Options<'_>, program: &'static str) {
+    let options = Options { programs: BTreeSet::from([program]), ..options.clone() };
+    let took = (0..3).map(|_| time_of_load(generation, &options)).min().expect("three loads");
+    let gate = Gate::load(generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
+    let info = gate.ebpf.program(program).expect("the program").info().expect("program info");
+    let verified = info.verified_instruction_count().expect("kernel 5.16 and later tells");
+    let Settings { mode, flags, .. } = generation.settings;
+    println!(
+        "{program}, mode {mode}, flags {flags:#x}, trace {}, confirm {}: loads in {took:?} of CPU time, {verified} verified instructions, {} bytes jited",
+        options.trace,
+        options.confirm_by_ns.is_some(),
+        info.size_jitted()
+    );
+    assert!(took < Duration::from_secs(1), "loading took {took:?}");
+    assert!(
+        verified < VERIFIED_BUDGET,
+        "{verified} verified instructions: name the reason and raise the budget"
+    );
+}
+
 /// The maps that user space may look for by way of the program.
-const FOUND: [&str; 17] = [
+const FOUND: [&str; 19] = [
     names::ANSWERS,
     names::LINKS,
     names::DOORS,
@@ -63,6 +102,8 @@ const FOUND: [&str; 17] = [
     names::GRANTS,
     names::BANS,
     names::BANS_IN_USE,
+    names::SESSIONS,
+    names::REPLIES,
     names::BUDGETS,
     names::COUNTERS,
     names::EVENTS,
@@ -74,9 +115,9 @@ const FOUND: [&str; 17] = [
 
 #[test]
 fn the_kernel_lists_every_map_for_the_program_also_those_that_a_generation_never_asks() {
-    for confirm_by_ns in [None, Some(1)] {
+    for (config, confirm_by_ns) in [(CONFIG, None), (CONFIG, Some(1)), (DENY, None)] {
         let options = Options { confirm_by_ns, ..Options::default() };
-        let mut gate = Gate::load(&compile(CONFIG), &options).unwrap_or_else(|error| panic!("{error:?}"));
+        let mut gate = Gate::load(&compile(config), &options).unwrap_or_else(|error| panic!("{error:?}"));
         let info = gate.program().expect("the program").info().expect("program info");
         let ids = info.map_ids().expect("readable").expect("kernel 4.15 and later tells");
         let maps = ids.into_iter().map(|id| MapInfo::from_id(id).expect("a map of the program"));
