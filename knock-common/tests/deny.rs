@@ -239,6 +239,8 @@ fn a_header_whose_sum_is_wrong_is_dropped_where_it_would_be_looked_into() {
     let wrong = V4 { is_checksum_wrong: true, ..V4::new(UDP) };
     assert_eq!(host.verdict(&wrong.frame(&udp(54, 8))), Verdict::BadIp);
     assert_eq!(host.verdict(&V4::new(UDP).frame(&udp(54, 8))), Verdict::Denied);
+    // What is open to everybody is left to the stack, which sums it up anyway.
+    assert_eq!(host.verdict(&wrong.frame(&udp(53, 8))), Verdict::Public);
 }
 
 #[test]

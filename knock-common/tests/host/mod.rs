@@ -148,7 +148,8 @@ impl Tables for Host {
     }
 
     fn has_socket(&self, flow: &FlowKey) -> bool {
-        self.sockets.contains(flow)
+        // As the kernel is asked: for TCP, whatever the protocol of the conversation.
+        self.sockets.contains(&FlowKey { proto: 6, ..*flow })
     }
 
     fn sessions(&self, source: &Address) -> Option<&Sessions> {
