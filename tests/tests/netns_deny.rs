@@ -2,7 +2,6 @@
 //! real programs, first without a gate and then behind one.
 
 use std::{
-    fs,
     net::{IpAddr, SocketAddr},
     process::Command,
     time::Duration,
@@ -203,15 +202,14 @@ fn a_box_that_shows_nothing_leases_an_ipv6_address() {
     leases("-6", "REPLY6 received");
 }
 
-/// dhcpcd keeps a lease by the name of the interface; without it, it begins at the beginning.
+/// dhcpcd keeps leases and its process by the name of the interface, for the whole machine: here in folders of its own.
 fn leases(option: &str, word: &str) {
+    let alone = r#"mount -t tmpfs own /run && mount -t tmpfs own /var/lib/dhcpcd && exec dhcpcd "$@""#;
     as_without_a_gate(&Internet::new().with_leases(), |internet| {
-        let kept = format!("/var/lib/dhcpcd/srv0.lease{}", if option == "-6" { "6" } else { "" });
-        let _ = fs::remove_file(&kept);
-        let args = [option, "-1", "-d", "-t8", "--noarp", "-c/bin/true", "-f/dev/null", "srv0"];
-        let finished = run(&mut bounded(internet.host(), "dhcpcd", &args));
+        let args = [option, "-1", "-B", "-d", "-t8", "--noarp", "-c/bin/true", "-f/dev/null", "srv0"];
+        let mut unshare = bounded(internet.host(), "unshare", &["--mount", "sh", "-c", alone, "dhcpcd"]);
+        let finished = run(unshare.args(args));
         assert!(finished.stderr.contains(word) || finished.stdout.contains(word), "{finished}");
-        let _ = fs::remove_file(&kept);
     });
 }
 
