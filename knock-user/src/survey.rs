@@ -37,6 +37,8 @@ pub struct Link {
     pub hook: Hook,
     /// The link of the program for outgoing packets that was pinned beside it, if one is.
     beside: Option<Beside>,
+    /// Keeps that program, though it be swapped out meanwhile.
+    _egress: Option<ProgramFd>,
 }
 
 /// A pinned link of a program for outgoing packets.
@@ -58,6 +60,13 @@ impl Link {
     pub fn egress(&self) -> Option<u32> {
         let beside = self.beside.filter(|beside| beside.index != 0 && beside.index == self.index)?;
         Some(beside.program_id)
+    }
+
+    /// Looks into its program, and keeps the one for outgoing packets.
+    fn look(&mut self) -> Result<Program> {
+        let program = program(self.program_id)?;
+        self._egress = self.egress().map(|id| Ok::<_, anyhow::Error>(program_info(id)?.fd()?)).transpose()?;
+        Ok(program)
     }
 
     /// Returns what its generation says of itself.
@@ -101,13 +110,13 @@ pub fn link(pins: &Pins, interface: String) -> Result<Link> {
 fn looked_into(pins: &Pins, interface: String) -> Result<(Link, Result<Program>)> {
     let mut link = bare_link(pins, interface)?;
     loop {
-        let looked = program(link.program_id);
+        let looked = link.look();
         if looked.is_ok() {
             return Ok((link, looked));
         }
         // A reload may have swapped the program meanwhile, and the kernel forgets the one before at once.
         let now = bare_link(pins, link.interface.clone())?;
-        if now.program_id == link.program_id {
+        if (now.program_id, now.egress()) == (link.program_id, link.egress()) {
             return Ok((link, looked));
         }
         link = now;
@@ -147,7 +156,7 @@ pub fn current(links: &[Link]) -> Option<&About> {
 pub fn bare_link(pins: &Pins, interface: String) -> Result<Link> {
     let (hook, Beside { index, program_id }) = pinned(&pins.link(&interface))?;
     let beside = beside(pins, &interface)?;
-    Ok(Link { index, program_id, program: None, hook, beside, interface })
+    Ok(Link { index, program_id, program: None, hook, beside, _egress: None, interface })
 }
 
 /// Opens the pin of a link; what is attached by TCX is taken for a program that judges.
