@@ -194,19 +194,19 @@ impl Steady {
 
 /// How many are due by now, to keep a rate.
 #[derive(Debug)]
-struct Pace {
+pub(crate) struct Pace {
     per_s: u64,
     since: Instant,
     given: u64,
 }
 
 impl Pace {
-    fn new(per_s: u64) -> Self {
+    pub(crate) fn new(per_s: u64) -> Self {
         Self { per_s, since: Instant::now(), given: 0 }
     }
 
     /// Returns how many to send now; what is beyond `most` is let go.
-    fn due(&mut self, most: u64) -> u64 {
+    pub(crate) fn due(&mut self, most: u64) -> u64 {
         let ought = u64::try_from(self.since.elapsed().as_micros()).expect("years") * self.per_s / 1_000_000;
         let due = (ought - self.given).min(most);
         self.given = ought;
@@ -216,13 +216,13 @@ impl Pace {
 
 /// A thread that ends when told to, or dropped.
 #[derive(Debug)]
-struct Thread {
+pub(crate) struct Thread {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Thread {
-    fn start(inside: Option<&Namespace>, act: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+    pub(crate) fn start(inside: Option<&Namespace>, act: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, path) = (Arc::clone(&is_over), inside.map(Namespace::path));
         let thread = thread::spawn(move || {
@@ -232,7 +232,7 @@ impl Thread {
         Self { is_over, thread: Some(thread) }
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(ended.is_none_or(|ended| ended.is_ok()), "a thread of the test panicked");

@@ -60,6 +60,8 @@ fn last_32(der: &[u8]) -> String {
 /// One end of a tunnel; it ends when dropped.
 #[derive(Debug)]
 pub struct Tunnel {
+    /// Its device.
+    pub device: String,
     child: Child,
     socket: PathBuf,
 }
@@ -81,7 +83,7 @@ impl Tunnel {
         let mut wireguard = namespace.command("wireguard-go");
         wireguard.args(["-f", &name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = wireguard.spawn().expect("nsenter is installed");
-        let tunnel = Self { child, socket };
+        let tunnel = Self { device: name.clone(), child, socket };
         let mut stream = poll("wireguard-go to listen", Duration::from_secs(10), || {
             UnixStream::connect(&tunnel.socket).ok()
         });
@@ -89,7 +91,7 @@ impl Tunnel {
         let Keys { private, .. } = own;
         let Keys { public, .. } = peer;
         let wanted = format!(
-            "set=1\nprivate_key={private}\nlisten_port={port}\npublic_key={public}\n{endpoint}allowed_ip=10.78.0.0/24\n\n"
+            "set=1\nprivate_key={private}\nlisten_port={port}\npublic_key={public}\n{endpoint}allowed_ip=10.78.0.0/24\nallowed_ip=fd78::/64\n\n"
         );
         stream.write_all(wanted.as_bytes()).expect("wireguard-go reads");
         stream.shutdown(Shutdown::Write).expect("a connected socket");
