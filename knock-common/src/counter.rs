@@ -34,7 +34,7 @@ pub enum Counter {
     BadTransport = 13,
     /// Verdict: to a public service, in deny mode.
     Public = 14,
-    /// Verdict: neighbour discovery, group membership or an address lease: what an interface lives by, in deny mode.
+    /// Verdict: neighbour discovery or group membership: what an interface lives by, in deny mode.
     Control = 15,
     /// Verdict: to a hidden service, without a grant, in a live session.
     Session = 16,
@@ -107,7 +107,7 @@ pub const ALL: [Entry; 44] = [
     (Counter::Allowed, "allowed", "from an allow prefix: passed"),
     (Counter::Granted, "granted", "to a hidden service, with a grant: passed"),
     (Counter::Hidden, "hidden", "to a hidden service, without a grant: dropped"),
-    (Counter::Knock, "knock", "a knock at a port that is not hidden: passed"),
+    (Counter::Knock, "knock", "a knock at a port that is not hidden: passed, in deny mode dropped"),
     (Counter::LaterFragment, "later_fragment", "fragment that is not the first: passed"),
     (Counter::LinkCut, "link_cut", "cut short in Ethernet or VLAN: dropped"),
     (Counter::VlanDepth, "vlan_depth", "more than two VLAN tags: dropped"),
@@ -117,7 +117,7 @@ pub const ALL: [Entry; 44] = [
     (Counter::FragmentOverlap, "fragment_overlap", "fragment over an L4 header: dropped"),
     (Counter::BadTransport, "bad_transport", "malformed TCP, UDP or ICMP header: dropped"),
     (Counter::Public, "public", "to a public service, in deny mode: passed"),
-    (Counter::Control, "control", "neighbour discovery, groups, leases, in deny mode: passed"),
+    (Counter::Control, "control", "neighbour discovery and groups, in deny mode: passed"),
     (Counter::Session, "session", "to a hidden service, in a live session: passed"),
     (Counter::Reply, "reply", "answers the host's own traffic, in deny mode: passed"),
     (Counter::Forwarded, "forwarded", "not addressed to the host, in deny mode: passed"),

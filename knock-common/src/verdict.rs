@@ -19,7 +19,7 @@ pub enum Verdict {
     Knock,
     /// To a public service, in deny mode.
     Public,
-    /// Neighbour discovery, group membership, an address lease: what an interface lives by.
+    /// Neighbour discovery, group membership: what an interface lives by.
     Control,
     /// To a hidden service, without a grant, in a live session.
     Session,
