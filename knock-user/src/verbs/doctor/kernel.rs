@@ -20,6 +20,7 @@ use nix::{
 
 use super::Finding;
 use crate::{
+    attach,
     config::{Config, init},
     generation::{DEFAULT_EPHEMERAL, Generation},
     loader::{Gate, Options},
@@ -32,6 +33,7 @@ pub fn look(is_root: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     if is_root {
         findings.extend(features());
+        findings.push(tcx(attach::has_tcx()));
         findings.push(program());
     } else {
         findings.push(Finding::unseen(
@@ -59,6 +61,8 @@ fn features() -> Vec<Finding> {
         ("program arrays", map(MapType::ProgramArray)),
         ("the boot-time clock", helper(BpfHelper::BPF_FUNC_ktime_get_boot_ns)),
         ("tail calls", helper(BpfHelper::BPF_FUNC_tail_call)),
+        ("socket lookups", helper(BpfHelper::BPF_FUNC_skc_lookup_tcp)),
+        ("route lookups", helper(BpfHelper::BPF_FUNC_fib_lookup)),
     ];
     let lacking: Vec<Finding> = tried.iter().filter_map(|(what, has)| lacking(what, has)).collect();
     if !lacking.is_empty() {
@@ -74,6 +78,21 @@ fn lacking(what: &str, has: &Result<bool, String>) -> Option<Finding> {
         Ok(false) => Some(Finding::fail("kernel", format!("{} lacks {what}", release()), REMEDY)),
         Err(error) => Some(Finding::fail("kernel", format!("trying {what}: {error}"), REMEDY)),
     }
+}
+
+/// Deny mode, tunnels, and what a service behind this machine accepted need it; the rest does without.
+fn tcx(is_there: bool) -> Finding {
+    if is_there {
+        return Finding::ok(
+            "tcx",
+            "outgoing packets can be noted, and packets without an Ethernet header judged",
+        );
+    }
+    Finding::warn(
+        "tcx",
+        "this kernel has none: deny mode, tunnels and --attach tcx are refused, and sessions with services behind this machine end with their grant",
+        "use a kernel of 6.6 or later",
+    )
 }
 
 /// Loads the very program, and puts it on the loopback of a network namespace that is there for nothing else.
