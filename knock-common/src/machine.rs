@@ -376,17 +376,18 @@ fn judge_slot<T: Tables>(
 }
 
 /// Returns whether the door takes the knock for one: its protocol occurs in the sequence, the door exists at the
-/// destination, and it is not UDP that may be a reply to the host's own traffic.
+/// destination, and it is not UDP that may be a reply to the host's own traffic. Deny mode knows those.
 #[inline(always)]
 fn counts<T: Tables>(rule: &DoorRule, door: u8, occasion: &Occasion, tables: &T) -> bool {
     let knock = &occasion.knock;
     if rule.protos & knock.proto.bit() == 0 {
         return false;
     }
-    if knock.proto == Proto::Udp && !rule.has(DoorRule::UDP_EPHEMERAL) && tables.is_ephemeral(knock.port) {
-        return false;
-    }
-    is_at(rule, door, &occasion.destination, tables)
+    let may_be_reply = knock.proto == Proto::Udp
+        && !tables.is_deny()
+        && !rule.has(DoorRule::UDP_EPHEMERAL)
+        && tables.is_ephemeral(knock.port);
+    !may_be_reply && is_at(rule, door, &occasion.destination, tables)
 }
 
 #[inline(always)]

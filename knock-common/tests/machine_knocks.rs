@@ -139,6 +139,16 @@ fn udp_to_the_ephemeral_range_is_taken_for_replies_unless_a_step_lies_there() {
     assert_eq!(begun(&gate, &steps, 1).send(&gate, &packet(&steps[1], 2), at(2)).promoted, 1);
 }
 
+/// Whatever is judged there is no reply: those are known by what the host sent.
+#[test]
+fn in_deny_mode_udp_to_the_ephemeral_range_is_a_wrong_knock() {
+    let (steps, mut gate) = three_steps();
+    gate.is_deny = true;
+
+    assert_eq!(begun(&gate, &steps, 1).send(&gate, &packet(&udp(40_000), 8), at(2)).reset, 1);
+    assert_eq!(begun(&gate, &steps, 1).send(&gate, &packet(&steps[1], 2), at(2)).advanced, 1);
+}
+
 #[test]
 fn an_echo_request_out_of_turn_is_wrong_unless_echo_is_public() {
     let steps = [tcp(7001), tcp(7102), echo(56)];

@@ -128,6 +128,8 @@ pub struct Gate {
     pub ephemeral: RangeInclusive<u16>,
     /// The time.
     pub now_ns: u64,
+    /// Whether it is in deny mode.
+    pub is_deny: bool,
     /// Interned sets of doors.
     pub sets: Vec<PortDoors>,
     special: HashMap<(u8, u16), Role>,
@@ -147,6 +149,7 @@ impl Gate {
             are_bans_in_use: true,
             ephemeral: 32_768..=60_999,
             now_ns: 0,
+            is_deny: false,
             sets: vec![PortDoors::default()],
             special: HashMap::new(),
             judged,
@@ -261,7 +264,7 @@ impl Tables for Gate {
     }
 
     fn is_deny(&self) -> bool {
-        false
+        self.is_deny
     }
 
     fn any_doors(&self) -> u64 {
