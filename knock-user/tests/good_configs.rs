@@ -114,6 +114,20 @@ sessions = "cut"
     assert_eq!(sessions, [SessionRule::Keep, SessionRule::Cut]);
 }
 
+#[test]
+fn deny_mode_knows_replies_so_a_step_among_the_ports_of_the_host_s_own_traffic_is_no_doubt() {
+    let text = |mode: &str| {
+        format!(
+            "[xdp]\nmode = \"{mode}\"\nallow = [\"192.0.2.7/32\"]\n[[door]]\nname = \"ssh\"\nopens = [\"tcp/22\"]\n\
+             knock = [\"tcp/20011\", \"udp/40017\", \"tcp/1490\", \"udp/7121\"]\n"
+        )
+    };
+
+    let [warning] = &warned(&parse(&text("guard")).1)[..] else { panic!("one warning") };
+    assert!(warning.contains("\"udp/40017\" is in the ephemeral range"), "{warning}");
+    assert_eq!(warned(&parse(&text("deny")).1), Vec::<String>::new());
+}
+
 /// A good door after the given tables.
 fn with_tables(tables: &str) -> (Config, Vec<Warning>) {
     parse(&format!("{tables}\n{DOOR_HEAD}"))

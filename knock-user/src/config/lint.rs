@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{
-    Mode,
+    Mode, SessionRule,
     door::Draft,
     problem::Findings,
     rules::{neighbours, shown},
@@ -37,7 +37,7 @@ pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
         bare_echo_first(door, found);
         for (i, step) in door.knock.iter().enumerate() {
             well_known(door, step, found);
-            ephemeral(door, step, found);
+            ephemeral(xdp, door, step, found);
             repeated(door, &door.knock[..i], step, found);
         }
     }
@@ -112,9 +112,10 @@ fn well_known(door: &Draft, step: &Spanned<Step>, found: &mut Findings) {
     found.warning(step.span(), message, help);
 }
 
-fn ephemeral(door: &Draft, step: &Spanned<Step>, found: &mut Findings) {
+fn ephemeral(xdp: &xdp::Draft, door: &Draft, step: &Spanned<Step>, found: &mut Findings) {
     let Step::Udp(port) = *step.get_ref() else { return };
-    if !EPHEMERAL.contains(&port.get()) {
+    // Deny mode knows replies by what the host sent.
+    if xdp.mode == Mode::Deny || !EPHEMERAL.contains(&port.get()) {
         return;
     }
     let message = format!(
@@ -148,7 +149,14 @@ fn long_grant(door: &Draft, found: &mut Findings) {
     let Some(open_for) = door.open_for.as_ref().filter(|time| *time.get_ref() > DAY) else { return };
     let shown = show_duration(*open_for.get_ref());
     let message = format!("{}: `open_for` is {shown}", door.title);
-    let help = "everybody behind that address is in for that long: choose the longest stay you need, and knock again";
+    let help = match door.sessions {
+        SessionRule::Keep => {
+            "everybody behind that address is in for that long: what was connected outlives it, so make it short"
+        }
+        SessionRule::Cut => {
+            "everybody behind that address is in for that long: choose the longest stay you need, and knock again"
+        }
+    };
     found.warning(open_for.span(), message, help);
 }
 

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use super::Finding;
 use crate::{
     about::About,
+    config::Mode,
     control::{Address, Server},
     devices::Device,
     generation::host_ephemeral,
@@ -115,6 +116,9 @@ fn daemon(server: Server) -> Finding {
 
 /// Looks at ports for the host's own traffic, UDP replies to which may come to where doors expect knocks.
 fn ephemeral(about: &About, now: &RangeInclusive<u16>) -> Vec<Finding> {
+    if about.mode == Mode::Deny {
+        return vec![Finding::ok("ports", "replies to the host's own traffic are known by what it sent")];
+    }
     let mut findings = Vec::new();
     let (first, last) = about.ephemeral;
     if (first, last) != (*now.start(), *now.end()) {
@@ -175,8 +179,8 @@ mod tests {
         verbs::doctor::Level,
     };
 
-    fn about(step: &str) -> About {
-        sample::about(1, &format!(r#"knock = ["tcp/7101", "{step}", "tcp/5124", "tcp/1200"]"#), "guard")
+    fn about(step: &str, mode: &str) -> About {
+        sample::about(1, &format!(r#"knock = ["tcp/7101", "{step}", "tcp/5124", "tcp/1200"]"#), mode)
     }
 
     fn levels(findings: &[Finding]) -> Vec<Level> {
@@ -185,9 +189,9 @@ mod tests {
 
     #[test]
     fn steps_among_the_hosts_own_ports_are_told_without_their_number() {
-        assert_eq!(levels(&ephemeral(&about("udp/9032"), &DEFAULT_EPHEMERAL)), [Level::Ok]);
+        assert_eq!(levels(&ephemeral(&about("udp/9032", "guard"), &DEFAULT_EPHEMERAL)), [Level::Ok]);
 
-        let found = ephemeral(&about("udp/40000"), &DEFAULT_EPHEMERAL);
+        let found = ephemeral(&about("udp/40000", "guard"), &DEFAULT_EPHEMERAL);
 
         assert_eq!(levels(&found), [Level::Warn]);
         assert!(!format!("{found:?}").contains("40000"), "{found:?}");
@@ -195,12 +199,21 @@ mod tests {
 
     #[test]
     fn a_range_that_was_changed_under_a_gate_asks_for_a_reload() {
-        let found = ephemeral(&about("udp/9032"), &(1024..=65_535));
+        let found = ephemeral(&about("udp/9032", "guard"), &(1024..=65_535));
 
         assert_eq!(
             (levels(&found), found[0].remedy.as_deref()),
             (vec![Level::Warn], Some("xdp-knock reload"))
         );
+    }
+
+    #[test]
+    fn in_deny_mode_neither_steps_among_the_hosts_own_ports_nor_their_range_matter() {
+        let deny = about("udp/40000", "deny");
+
+        for range in [DEFAULT_EPHEMERAL, 1024..=65_535] {
+            assert_eq!(levels(&ephemeral(&deny, &range)), [Level::Ok]);
+        }
     }
 
     #[test]
