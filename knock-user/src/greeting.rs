@@ -32,6 +32,13 @@ pub fn print(config: &Config, installed: &Installed, is_example: bool) {
             let public: Vec<String> = config.public.iter().map(ToString::to_string).collect();
             let open = if public.is_empty() { "nothing".to_owned() } else { public.join(" ") };
             say!("protected: {where_}, mode deny, {doors}; open to everybody: {open}");
+            let unreachable: Vec<String> = config.unreachable().iter().map(ToString::to_string).collect();
+            if !unreachable.is_empty() {
+                say!(
+                    "listening, and nobody reaches it, neither public nor behind a door: {}",
+                    unreachable.join(" ")
+                );
+            }
         }
         Mode::Observe => say!(
             "NOT protected: {where_}, mode observe, {doors}: everything is judged and nothing is dropped"

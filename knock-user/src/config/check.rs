@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, programs, show_duration,
 };
+use crate::generation::host_ephemeral;
 
 /// Validates a configuration and tells what is doubtful about it; needs no root.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +72,8 @@ fn report(
         Err(error) => return refused(args, &file, &error, out, err),
     };
     let doubts = [taken_steps(&config, listeners), programs::doubts(&config.hooks)].concat();
+    let unreachable: Vec<String> =
+        listeners.unreachable(&config, &host_ephemeral()).iter().map(ToString::to_string).collect();
     let count = warnings.len() + doubts.len();
     let good = !args.strict || count == 0;
     if args.json {
@@ -81,10 +84,10 @@ fn report(
             .collect();
         let doors: Vec<Value> = config.doors.iter().map(door_json).collect();
         let facts = json!({ "v": 1, "file": file, "ok": good, "mode": mode(&config), "doors": doors,
-            "warnings": warnings, "errors": [] });
+            "unreachable": unreachable, "warnings": warnings, "errors": [] });
         writeln!(out, "{facts}")?;
     } else {
-        summary(&config, out)?;
+        summary(&config, &unreachable, out)?;
         print_warnings(&file, &warnings, &doubts, out)?;
         writeln!(out, "{}", verdict(&file, good, count))?;
     }
@@ -135,7 +138,7 @@ fn taken_steps(config: &Config, listeners: &Listeners) -> Vec<String> {
     taken.map(sentence).collect()
 }
 
-fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
+fn summary(config: &Config, unreachable: &[String], out: &mut impl Write) -> io::Result<()> {
     let interfaces = match &config.interfaces[..] {
         [] => "to be named with --iface".to_owned(),
         names => names.join(", "),
@@ -155,6 +158,13 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             bits(&door.knock),
             show_duration(door.step_timeout),
             show_duration(door.total_timeout),
+        )?;
+    }
+    if !unreachable.is_empty() {
+        writeln!(
+            out,
+            "listening, and in mode deny nobody reaches it, neither public nor behind a door: {}",
+            unreachable.join(", ")
         )?;
     }
     Ok(())
@@ -235,6 +245,26 @@ mod tests {
         assert!(out.contains("listens on step \"udp/5017\"") && out.contains("good, 1 warning"), "{out}");
         assert!(!out.contains("20011"), "the sequence is a secret: {out}");
         assert_eq!(checked(CONFIG, false, true).0, Outcome::Bad);
+    }
+
+    #[test]
+    fn what_deny_mode_leaves_unreachable_is_told_and_is_no_warning() {
+        let deny =
+            format!("[xdp]\nmode = \"deny\"\nallow = [\"192.0.2.7/32\"]\n{}", CONFIG.replace("5017", "5018"));
+
+        let (outcome, out, err) = checked(&deny, false, true);
+
+        assert_eq!((outcome, err.as_str()), (Outcome::Good, ""), "{out}");
+        assert!(out.contains("nobody reaches it, neither public nor behind a door: udp/5017\n"), "{out}");
+        let json =
+            |config: &str| -> Value { serde_json::from_str(&checked(config, true, false).1).expect("JSON") };
+        assert_eq!(json(&deny)["unreachable"], json!(["udp/5017"]));
+        assert_eq!(
+            json(&deny.replace("udp/5018", "udp/5017"))["unreachable"],
+            json!(["udp/5017"]),
+            "a step is no door"
+        );
+        assert_eq!(json(CONFIG)["unreachable"], json!([]));
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub use self::{
     problem::{ConfigError, Problem, Warning},
     secret::bits,
 };
-use self::{problem::Findings, section::Section};
-use crate::{service::Service, step::Step};
+use self::{listeners::Listeners, problem::Findings, section::Section};
+use crate::{generation::host_ephemeral, service::Service, step::Step};
 
 /// More doors than this are refused; the kernel's tables are built for it.
 pub const MAX_DOORS: usize = 64;
@@ -239,6 +239,12 @@ impl Config {
     pub fn parse(name: &str, text: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
         let found = Findings::new(name, text);
         parse(text, found)
+    }
+
+    /// Returns what listens on this machine, to others too, and what deny mode leaves nobody a way to; nothing in another mode.
+    #[must_use]
+    pub fn unreachable(&self) -> Vec<Service> {
+        Listeners::of_this_machine().unreachable(self, &host_ephemeral())
     }
 
     /// Reads a configuration file.
