@@ -99,7 +99,7 @@ impl<'a> Before<'a> {
             return attach::detach(interface, pins);
         };
         if let Some(id) = egress {
-            self.with_program(id, |program| attach::swap(program, &pins.egress(interface)))?;
+            self.with_program(id, |program| attach::swap_egress(program, interface, pins))?;
         }
         self.with_program(judging, |program| attach::swap(program, &pins.link(interface)))?;
         if egress.is_none() { attach::take_egress_off(interface, pins) } else { Ok(()) }
@@ -138,7 +138,7 @@ impl Programs {
     /// When the kernel refuses.
     pub fn put_back(&mut self, interface: &str, pins: &Pins) -> Result<()> {
         if let Some(program) = &mut self.egress {
-            attach::swap(program, &pins.egress(interface))?;
+            attach::swap_egress(program, interface, pins)?;
         }
         attach::swap(&mut self.judging, &pins.link(interface))?;
         if self.egress.is_none() { attach::take_egress_off(interface, pins) } else { Ok(()) }

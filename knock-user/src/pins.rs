@@ -14,6 +14,8 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use crate::attach;
+
 /// Where a BPF file system is mounted by custom, and by systemd.
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -194,6 +196,9 @@ impl Held {
     pub fn clear_of(pins: &Pins) -> Result<()> {
         pins.forget_previous()?;
         // Of interfaces that carry nothing else: a process was killed before it came to that.
+        for interface in pins.egressed()? {
+            attach::take_egress_off(&interface, pins)?;
+        }
         remove_folder(&pins.egresses())?;
         let states = pins.other_states()?.into_iter().chain([pins.state()]);
         for folder in states {

@@ -18,6 +18,7 @@ use knock_common::{abi::ABOUT_CHUNK, names};
 
 use crate::{
     about::About,
+    attach::{self, Filter},
     hook::Hook,
     pins::{self, Pins},
 };
@@ -179,6 +180,11 @@ fn beside(pins: &Pins, interface: &str) -> Result<Option<Beside>> {
     let path = pins.egress(interface);
     if !pins::is_there(&path)? {
         return Ok(None);
+    }
+    if attach::is_marked(&path)? {
+        let filter = attach::filter_on(interface)?;
+        // Without one the interface was deleted, and its filter with it.
+        return Ok(filter.map(|Filter { index, program_id }| Beside { index, program_id }));
     }
     match pinned(&path) {
         Ok((Hook::Ingress, beside)) => Ok(Some(beside)),

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod memory;
 pub mod model;
 pub mod netns;
+pub mod older;
 pub mod oracle;
 pub mod outgoing;
 pub mod packet;

@@ -1,6 +1,7 @@
 //! Putting the gate on interfaces: the program that judges, and in front of it in time the one that takes notes of what the
 //! host sends, where a generation needs those.
 
+mod clsact;
 mod tcx;
 mod xdp;
 
@@ -16,7 +17,10 @@ use aya::programs::{
 use nix::net::if_::if_nameindex;
 use serde::{Deserialize, Serialize};
 
-pub use self::tcx::is_there as has_tcx;
+pub use self::{
+    clsact::{Filter, is_marked, on as filter_on},
+    tcx::is_there as has_tcx,
+};
 use crate::{
     hook::{Header, Hook},
     loader::Gate,
@@ -142,7 +146,7 @@ pub fn replace(gate: &mut Gate, link: &Link, pins: &Pins) -> Result<()> {
     refuse_answers(gate, interface, link.hook)?;
     if gate.needs_egress() {
         if link.egress().is_some() {
-            swap(gate.program_at(Hook::Egress, header)?, &pins.egress(interface))?;
+            swap_egress(gate.program_at(Hook::Egress, header)?, interface, pins)?;
         } else {
             put_egress_on(gate, interface, header, pins)?;
         }
@@ -163,19 +167,17 @@ fn refuse_answers(gate: &Gate, interface: &str, hook: Hook) -> Result<()> {
 fn put_egress_on(gate: &mut Gate, interface: &str, header: Header, pins: &Pins) -> Result<()> {
     // A link whose interface was deleted notes nothing.
     take_egress_off(interface, pins)?;
-    if !gate.is_deny() && !has_tcx() {
-        say!(
-            "xdp-knock: WARNING: this kernel has no TCX (Linux 6.6 brought it): what a service behind this host accepted over {interface} ends with its grant"
-        );
-        return Ok(());
-    }
-    let link = tcx::link(classifier(gate.program_at(Hook::Egress, header)?)?, interface, Hook::Egress)?;
     let path = pins.egress(interface);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)
             .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))
             .with_context(|| format!("making the folder of pins {}", folder.display()))?;
     }
+    let program = classifier(gate.program_at(Hook::Egress, header)?)?;
+    if !has_tcx() {
+        return clsact::put(program, interface, &path);
+    }
+    let link = tcx::link(program, interface, Hook::Egress)?;
     pin(link, &path)
 }
 
@@ -212,6 +214,15 @@ pub fn swap(program: &mut Program, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Puts the program in the place of the one for outgoing packets on an interface, in one atomic step.
+///
+/// # Errors
+/// As [`swap`].
+pub fn swap_egress(program: &mut Program, interface: &str, pins: &Pins) -> Result<()> {
+    let path = pins.egress(interface);
+    if is_marked(&path)? { clsact::put(classifier(program)?, interface, &path) } else { swap(program, &path) }
+}
+
 /// Takes whatever is pinned for an interface off it, first what judges; no pin is as good.
 ///
 /// # Errors
@@ -226,7 +237,8 @@ pub fn detach(interface: &str, pins: &Pins) -> Result<()> {
 /// # Errors
 /// When its pin cannot be opened or removed.
 pub fn take_egress_off(interface: &str, pins: &Pins) -> Result<()> {
-    take_off(&pins.egress(interface))
+    let path = pins.egress(interface);
+    if is_marked(&path)? { clsact::take_off(interface, &path) } else { take_off(&path) }
 }
 
 fn take_off(path: &Path) -> Result<()> {

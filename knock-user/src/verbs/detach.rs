@@ -68,6 +68,9 @@ fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {
     match attach::detach(interface, pins) {
         Err(_) if force => {
             pins::remove(&pins.link(interface))?;
+            if attach::is_marked(&pins.egress(interface))? {
+                return pins::remove_folder(&pins.egress(interface));
+            }
             pins::remove(&pins.egress(interface))
         }
         other => other,

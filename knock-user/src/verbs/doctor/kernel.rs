@@ -85,12 +85,12 @@ fn tcx(is_there: bool) -> Finding {
     if is_there {
         return Finding::ok(
             "tcx",
-            "outgoing packets can be noted, and packets without an Ethernet header judged",
+            "outgoing packets are noted by a link, and packets without an Ethernet header can be judged",
         );
     }
     Finding::warn(
         "tcx",
-        "this kernel has none: deny mode, tunnels and --attach tcx are refused, and sessions with services behind this machine end with their grant",
+        "this kernel has none: outgoing packets are noted by a filter of clsact, and tunnels and --attach tcx are refused",
         "use a kernel of 6.6 or later",
     )
 }
