@@ -188,7 +188,8 @@ fn attach_with_a_fault_is_in_force_or_refused_with_nothing_left_attached() {
         let gate = Instance::new(&network.server, &["srv0"], &one_door());
         counted(&gate, "attach")
     };
-    assert!(reach.is_open(stranger(), HIDDEN), "no gate, and nobody comes through");
+    // The kernel lets go of what a pin held a while after the pin is gone.
+    reach.until_open(stranger(), HIDDEN);
 
     try_all("attach", &places, |fault| {
         let gate = Instance::new(&network.server, &["srv0"], &one_door());
