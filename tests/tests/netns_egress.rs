@@ -3,21 +3,24 @@
 //!
 //! `KNOCK_RELOADS` says how many reloads questions are asked under (50).
 
-use std::{env, fs, thread, time::Duration};
+use std::{env, fs, net::SocketAddr, thread, time::Duration};
 
 use aya::programs::{LinkOrder, TcAttachType};
 use knock_tests::{
     foreign::Foreign,
-    hosts::{network, server},
+    hosts::{network, server, stranger},
     instance::Instance,
     netns::Network,
     outgoing::{carried, pinned},
     program::{self, poll, xdp_knock},
     questions::Questions,
     site::{AT_ONCE, Site, assert_none, attached, deny, deny_less, guard, guard_that_keeps, succeed},
+    storm::{Service, Storm},
 };
 use nix::sys::signal::Signal;
 
+/// Not public, with a service.
+const SHUT: u16 = 7008;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Deletes the pair of link 0 and makes it anew, with its addresses.
@@ -117,13 +120,16 @@ fn it_is_pinned_before_the_gate_denies_and_goes_after_it() {
 }
 
 #[test]
-fn a_reload_swaps_it_under_questions_and_no_answer_is_lost() {
+fn reloads_under_traffic_lose_no_answer_and_let_no_stranger_in() {
     let network = network();
     let site = Site::new(&network);
     let gate = site.gate(&deny());
     let mut daemon = gate.serve(&["--persist"]);
     let mut before = attached(&gate);
     let questions = Questions::start(&network.server, server(), &site.answerer, 400);
+    let service = Service::start(&network.server, SHUT);
+    let to = SocketAddr::new(server(), SHUT);
+    let storm = Storm::start(&network.client, SocketAddr::new(stranger(), 0), to, 5000);
 
     let count = env::var("KNOCK_RELOADS").map_or(50, |text| text.parse().expect("KNOCK_RELOADS is a number"));
     for round in 1..=count {
@@ -142,10 +148,20 @@ fn a_reload_swaps_it_under_questions_and_no_answer_is_lost() {
     }
 
     let (asked, lost) = questions.stop();
-    println!("{count} reloads: {asked} questions, {lost} without an answer");
-    assert_eq!(lost, 0);
-    assert!(asked > 0);
+    let (probes, _) = storm.stop();
+    let leaked = service.probes();
+    println!(
+        "{count} reloads: {asked} questions, {lost} without an answer; {probes} probes of a stranger, {leaked} delivered"
+    );
+    assert_eq!((lost, leaked), (0, 0));
+    assert!(asked > 0 && probes > 0);
     site.assert_denies("at the end");
+    // The twin: without the gate the same service hears the same stranger.
+    succeed(gate.run("detach", &[]));
+    let storm = Storm::start(&network.client, SocketAddr::new(stranger(), 0), to, 1000);
+    poll("a probe to come", PATIENCE, || (service.probes() > 0).then_some(()));
+    let _ = storm.stop();
+    service.stop();
 }
 
 /// The twin of the one above: what loses answers.
