@@ -89,7 +89,7 @@ pub extern "C" fn departure() -> u32 {
         Remember::Session => go_on(&room.flow, room.part, clock::now_ns(), false, None),
         Remember::Accepted => {
             let is_granted =
-                outgoing::is_granted(&room.flow, &maps::NO_PACKET, &mut room.visit, &mut room.access);
+                outgoing::is_granted(&room.flow, &maps::LEAVING, &mut room.visit, &mut room.access);
             let begins = if is_granted { Some(Stage::Opening) } else { None };
             go_on(&room.flow, room.part, clock::now_ns(), false, begins);
         }

@@ -392,15 +392,15 @@ pub fn push_event(event: Event) -> bool {
 }
 
 /// Returns whether a list holds the source of the visit in the working room, or its destination where that is what the
-/// list is of.
+/// list is of; of the visit in the room of the outgoing packet, if `is_leaving` is not 0.
 // Exported, which makes it a global function to the verifier: gone through once (kernel commit 51c39bb1d5d1). Such a
 // function takes numbers, so it finds the address by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_up_prefix(list: u32, door: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn look_up_prefix(list: u32, door: u32, is_leaving: u32) -> u32 {
+    let Some(visit) = visit(is_leaving != 0) else { return 0 };
     // SAFETY: the entry is this CPU's own, and the caller's reference to the visit only reads it.
-    let visit = unsafe { &(*scratch).visit };
+    let visit = unsafe { &*visit };
     let [list, ..] = list.to_le_bytes();
     let [door, ..] = door.to_le_bytes();
     let address = if list == List::To.number() { &visit.destination } else { &visit.source };
@@ -408,8 +408,23 @@ pub extern "C" fn look_up_prefix(list: u32, door: u32) -> u32 {
     u32::from(PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, data)).is_some())
 }
 
-/// The maps, and the kernel's own tables, as decisions ask for them.
-pub struct Maps {
+/// Returns the visit in the working room, or in the room of the outgoing packet.
+#[inline(always)]
+fn visit(is_leaving: bool) -> Option<*const Visit> {
+    if is_leaving {
+        let room = departure()?;
+        // SAFETY: the entry is this CPU's own.
+        return Some(unsafe { &raw const (*room).visit });
+    }
+    let scratch = scratch()?;
+    // SAFETY: as above.
+    Some(unsafe { &raw const (*scratch).visit })
+}
+
+/// The maps, and the kernel's own tables, as decisions ask for them about the visit in the working room, or, if it `LEAVES`, in
+/// the room of the outgoing packet.
+// By its type: a word to tell would cost the verifier another state for each door.
+pub struct Maps<const LEAVES: bool> {
     /// The context of this run, by which the kernel's own tables are asked.
     ctx: *mut c_void,
     /// Index of the interface of its packet.
@@ -417,9 +432,11 @@ pub struct Maps {
 }
 
 /// The maps where no packet is at hand: sockets and routes are not asked for there.
-pub const NO_PACKET: Maps = Maps { ctx: ptr::null_mut(), interface: 0 };
+pub const NO_PACKET: Maps<false> = Maps { ctx: ptr::null_mut(), interface: 0 };
+/// The same for a packet that leaves.
+pub const LEAVING: Maps<true> = Maps { ctx: ptr::null_mut(), interface: 0 };
 
-impl Maps {
+impl Maps<false> {
     /// Returns the maps, for the packet of a run.
     #[inline(always)]
     pub fn of_run(ctx: *mut c_void, interface: u32) -> Self {
@@ -427,7 +444,7 @@ impl Maps {
     }
 }
 
-impl Tables for Maps {
+impl<const LEAVES: bool> Tables for Maps<LEAVES> {
     #[inline(always)]
     fn role(&self, proto: Proto, port: u16) -> Role {
         constants::role(proto, port)
@@ -451,7 +468,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn is_listed(&self, list: List, door: u8, _address: &Address) -> bool {
         // Constant once loaded: without such a list the verifier never sees the rest.
-        settings().lists() & list.bit() != 0 && look_up_prefix(u32::from(list.number()), u32::from(door)) != 0
+        settings().lists() & list.bit() != 0
+            && look_up_prefix(u32::from(list.number()), u32::from(door), u32::from(LEAVES)) != 0
     }
 
     #[inline(always)]
