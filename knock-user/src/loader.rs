@@ -12,7 +12,7 @@ use knock_common::{
     abi::{ABOUT_CHUNK, LINK_PARTIAL, PrefixKey, Role, Settings},
     names, verdict,
 };
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::{
     devices,
@@ -104,15 +104,15 @@ impl Gate {
     }
 
     /// Loads the program with signals held back. The verifier gives up at a pending one (EAGAIN), and aya takes that for
-    /// a refusal and verifies again, with a log: seconds in which Ctrl-C seems to do nothing.
+    /// a refusal and verifies again, with a log: seconds in which Ctrl-C seems to do nothing, and a refusal where the next
+    /// one comes. All signals, since the end of a hook is one, too (SIGCHLD).
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn load_undisturbed(generation: &Generation, options: &Options<'_>) -> Result<Self> {
-        let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-        held.thread_block().context("holding signals back")?;
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).context("holding signals back")?;
         let loaded = Self::load(generation, options);
-        held.thread_unblock().context("letting signals through")?;
+        before.thread_set_mask().context("letting signals through")?;
         loaded
     }
 

@@ -47,5 +47,5 @@ impl Foreign {
 fn load(name: &'static str) -> Gate {
     let generation = compile(&guarded("", "").replace("\"guard\"", "\"observe\""));
     let options = Options { programs: BTreeSet::from([name]), ..Options::default() };
-    Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"))
+    Gate::load_undisturbed(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"))
 }

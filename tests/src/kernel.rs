@@ -92,7 +92,8 @@ impl Kernel {
 
     /// Loads the program for a generation, as the loader can be asked to.
     pub fn load_with(generation: &Generation, options: &Options<'_>) -> Self {
-        let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
+        let mut gate =
+            Gate::load_undisturbed(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
         let maps = Maps {
             clock: take(ebpf, names::TEST_CLOCK),

@@ -52,7 +52,8 @@ fn scene(mode: XdpMode) -> Scene {
     // What is sent back natively over a veth waits there unless the other end has an XDP program, too (`veth_xdp_flush`).
     let observer = network.client.within(|| {
         let mut gate =
-            Gate::load(&compile(&CONFIG.replace("guard", "observe")), &Options::default()).expect("a gate");
+            Gate::load_undisturbed(&compile(&CONFIG.replace("guard", "observe")), &Options::default())
+                .expect("a gate");
         gate.program().expect("the program").attach("cli0", XdpMode::Driver).expect("a free interface");
         gate
     });
@@ -66,7 +67,7 @@ fn scene(mode: XdpMode) -> Scene {
     let mut generation = compile(CONFIG);
     generation.settings.flags |= Settings::CLOSED | Settings::LABELS;
     let (gate, listeners) = network.server.within(|| {
-        let mut gate = Gate::load(&generation, &Options::default()).expect("a gate");
+        let mut gate = Gate::load_undisturbed(&generation, &Options::default()).expect("a gate");
         gate.program().expect("the program").attach("srv0", mode).expect("a free interface");
         let any = Ipv6Addr::UNSPECIFIED;
         let listeners = (TcpListener::bind((any, 22)), UdpSocket::bind((any, 5353)));
