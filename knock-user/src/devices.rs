@@ -12,6 +12,9 @@ use crate::present::{Carried, carried_by};
 /// Kinds of interface whose packets all come through the one that they are made on.
 const MADE_ON_ANOTHER: [&str; 3] = ["vlan", "macvlan", "ipvlan"];
 
+/// The kind of a virtual cable's end.
+pub const VETH: &str = "veth";
+
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -49,6 +52,14 @@ pub fn all() -> Result<Vec<Device>> {
     // A thread of its own, since a caller may be inside a runtime already, which would not have another one.
     let answer = std::thread::scope(|scope| scope.spawn(ask).join());
     answer.map_err(|_| anyhow!("asking netlink for the interfaces failed"))?
+}
+
+/// Returns whether an interface is one end of a virtual cable.
+///
+/// # Errors
+/// When netlink does not answer.
+pub fn is_veth(name: &str) -> Result<bool> {
+    Ok(all()?.iter().any(|device| device.name == name && device.kind.as_deref() == Some(VETH)))
 }
 
 fn ask() -> Result<Vec<Device>> {

@@ -154,7 +154,7 @@ impl Gate {
         let mut links = wire::links(&mut self.ebpf)?;
         for device in devices::all()? {
             let Some([a, b, c, d, e, f]) = device.address else { continue };
-            let partial = if device.kind.as_deref() == Some("veth") { LINK_PARTIAL } else { 0 };
+            let partial = if device.kind.as_deref() == Some(devices::VETH) { LINK_PARTIAL } else { 0 };
             let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | partial;
             links.insert(device.index, word, 0).context("writing an interface's link-layer address")?;
         }

@@ -58,7 +58,11 @@ fn a_grant_by_hand_opens_and_a_revocation_shuts_whoever_keeps_the_gate() {
         assert_says(&gate.verb(&["list", "--source", CLIENT]), 0, &["open", "manual"]);
         let listed = &gate.json(&["list"])["grants"];
         assert_eq!((listed.as_array().map(Vec::len), &listed[0]["via"]), (Some(1), &json!("manual")));
-        assert_says(&gate.verb(&["revoke", CLIENT, "ssh"]), 0, &["revoked", CLIENT]);
+        assert_says(
+            &gate.verb(&["revoke", CLIENT, "ssh"]),
+            0,
+            &["revoked", CLIENT, "by ssh goes on", "ss -K"],
+        );
         assert!(!is_open(&gate, &sshd), "{keeper:?}: open after the revocation");
         assert_says(&gate.verb(&["list", "--source", CLIENT]), 4, &["shut"]);
         assert_says(&gate.verb(&["revoke", CLIENT, "ssh"]), 0, &["nothing changed"]);

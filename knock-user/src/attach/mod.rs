@@ -22,6 +22,7 @@ pub use self::{
     tcx::is_there as has_tcx,
 };
 use crate::{
+    devices,
     hook::{Header, Hook},
     loader::Gate,
     pins::{self, Pins},
@@ -132,6 +133,11 @@ pub fn attach(gate: &mut Gate, interface: &str, wish: Wish, pins: &Pins) -> Resu
         (tcx::link(classifier(program)?, interface, hook)?, Way::Tcx)
     };
     pin(link, &pins.link(interface))?;
+    if way == Way::Native && gate.hides_as_closed() && devices::is_veth(interface).unwrap_or(false) {
+        say!(
+            "xdp-knock: WARNING: natively, answers by {interface} wait until the other end of the veth has an XDP program: use --attach generic to have it look closed"
+        );
+    }
     Ok(way)
 }
 

@@ -1,6 +1,6 @@
 //! `revoke`: shut doors to a source, or to everybody.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -12,7 +12,9 @@ use super::{
     show,
 };
 use crate::{
+    about::About,
     clock::Moment,
+    config::SessionRule,
     events::{Line, Name},
     generation::{address, key_of},
     pins::Pins,
@@ -70,8 +72,22 @@ fn take_back(args: &Args, pins: &Pins) -> Result<Changes> {
             "{source} is under `allow`: it passes every door all the same, until it is taken out there and the configuration is reloaded"
         ));
     }
+    report.notes.extend(what_goes_on(&gate.about, &report.changes));
     report.notes.extend(tell(pins, &gate, lines));
     Ok(report)
+}
+
+/// Says that what came in with the grants is still in, where a door keeps it.
+fn what_goes_on(about: &About, changes: &[Change]) -> Option<String> {
+    let keeps = |name: &str| about.doors.get(name).is_some_and(|door| door.sessions == SessionRule::Keep);
+    let names: BTreeSet<&str> =
+        changes.iter().filter_map(|change| change.door.as_deref()).filter(|name| keeps(name)).collect();
+    let doors = names.into_iter().collect::<Vec<_>>().join(", ");
+    (!doors.is_empty()).then(|| {
+        format!(
+            "what came in by {doors} goes on: `ss -K` ends connections of this machine, and `sessions = \"cut\"` has the next ones end with their grant"
+        )
+    })
 }
 
 fn change(key: &GrantKey, grant: &Grant, door: String, now: Moment) -> Change {
