@@ -19,7 +19,7 @@ use knock_tests::{
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// A service that is neither public nor behind a door.
 const UNNAMED: u16 = 7007;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn gate(host: &Namespace, config: &str) -> Daemon {
     Gate::new(host, &["srv0"]).config(config).start()
@@ -206,7 +206,7 @@ fn a_box_that_shows_nothing_leases_an_ipv6_address() {
 fn leases(option: &str, word: &str) {
     let alone = r#"mount -t tmpfs own /run && mount -t tmpfs own /var/lib/dhcpcd && exec dhcpcd "$@""#;
     as_without_a_gate(&Internet::new().with_leases(), |internet| {
-        let args = [option, "-1", "-B", "-d", "-t8", "--noarp", "-c/bin/true", "-f/dev/null", "srv0"];
+        let args = [option, "-1", "-B", "-d", "-t30", "--noarp", "-c/bin/true", "-f/dev/null", "srv0"];
         let mut unshare = bounded(internet.host(), "unshare", &["--mount", "sh", "-c", alone, "dhcpcd"]);
         let finished = run(unshare.args(args));
         assert!(finished.stderr.contains(word) || finished.stdout.contains(word), "{finished}");

@@ -17,8 +17,9 @@ use knock_user::{
     survey,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const TIME: [&str; 2] = ["--confirm", "4s"];
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Time enough for what comes before its end.
+const TIME: [&str; 2] = ["--confirm", "8s"];
 /// Time enough for all that a test does before it confirms.
 const LONG: [&str; 2] = ["--confirm", "10m"];
 

@@ -15,7 +15,7 @@ use knock_tests::{
     outgoing::{carried, outgoing},
     process::Process,
     random::Random,
-    site::{AT_ONCE, Site, assert_none, attached, deny, deny_less, guard, succeed},
+    site::{IN_TIME, Site, assert_none, attached, deny, deny_less, guard, succeed},
 };
 use nix::sys::signal::Signal;
 
@@ -172,7 +172,7 @@ fn killed_at_any_moment_a_gate_that_denies_lets_answers_in_and_no_stranger() {
         let when = format!("kill {number}, {moment:?}");
         let must_deny = victim.kill(moment);
         let lets_in = site.is_let_in();
-        assert!(site.is_answered(AT_ONCE), "{when}: no answer comes");
+        assert!(site.is_answered(IN_TIME), "{when}: no answer comes");
         assert!(!(must_deny && lets_in), "{when}: a stranger is let in");
         let (count, open) = table.entry(moment).or_default();
         (*count, *open) = (*count + 1, *open + usize::from(lets_in));

@@ -19,7 +19,7 @@ const KNOCK: [&str; 2] = ["udp/6101", "udp/5017"];
 const STEPS: [u16; 2] = [6101, 5017];
 
 fn config(sessions: &str) -> String {
-    let more = format!("open_for = \"2s\"\n{sessions}");
+    let more = format!("open_for = \"1m\"\n{sessions}");
     guard(&[door("main", &["tcp/22", "udp/7000"], &KNOCK, &more)])
 }
 
@@ -31,11 +31,17 @@ fn client(family: Family) -> IpAddr {
     address(family, 0, 2)
 }
 
-/// Knocks, opens a session while the grant lives, and waits until it is over: nobody else gets in.
-fn outlived(network: &Network, sshd: &Sshd, family: Family) -> Session {
+/// Knocks, opens a session while the grant lives, and has it be over: nobody else gets in.
+fn outlived(network: &Network, sshd: &Sshd, gate: &Instance<'_>, family: Family) -> Session {
     Reach::new(network, server(family), &[]).knock(client(family), &STEPS);
     let session = sshd.session(&network.client, server(family));
-    poll("the end of the grant", PATIENCE, || (!is_let_in(network, family)).then_some(()));
+    let source = client(family).to_string();
+    assert!(gate.run("grant", &[&source, "main", "--for", "1s"]).is_success(), "an earlier end");
+    // 4: every door is shut to it.
+    poll("the end of the grant", PATIENCE, || {
+        (gate.run("list", &["--source", &source]).status == Some(4)).then_some(())
+    });
+    assert!(!is_let_in(network, family), "a new connection is let in");
     session
 }
 
@@ -50,7 +56,7 @@ fn goes_on(family: Family) {
     let sshd = Sshd::start(&network.server);
     let gate = Instance::new(&network.server, &["srv0"], &config(""));
     let daemon = gate.serve(&["--persist"]);
-    let mut session = outlived(&network, &sshd, family);
+    let mut session = outlived(&network, &sshd, &gate, family);
     session.assert_lives("after the grant");
 
     daemon.kill();
@@ -84,7 +90,7 @@ fn a_door_that_cuts_ends_the_session_with_its_grant() {
     let sshd = Sshd::start(&network.server);
     let gate = Instance::new(&network.server, &["srv0"], &config("sessions = \"cut\""));
     assert!(gate.run("attach", &[]).is_success());
-    let mut session = outlived(&network, &sshd, Family::V4);
+    let mut session = outlived(&network, &sshd, &gate, Family::V4);
     session.assert_cut("after the grant");
 
     // Another grant, and the lines that TCP kept sending come through.

@@ -141,9 +141,11 @@ fn a_session_goes_on_after_its_grant_and_a_door_that_cuts_ends_it() {
         );
         let mut daemon = gate.serve(&TCX);
         assert!(!echo.answers(&network.client, host), "{sessions}: before the grant");
-        succeed(gate.run("grant", &[&client.to_string(), "main", "--for", "2s"]));
+        let grant = |time| succeed(gate.run("grant", &[&client.to_string(), "main", "--for", time]));
+        grant("1m");
         let mut session = echo.session(&network.client, host, None);
         session.assert_lives("under the grant");
+        grant("1s");
         daemon.event("expired", |event| event["door"] == "main");
         if sessions == "keep" {
             session.assert_lives("after the grant");
@@ -297,7 +299,7 @@ fn what_is_not_confirmed_gives_way_to_what_judged_before() {
         let gate = site.gate(&hiding("open_for = \"1h\""));
         let daemon = gate.serve(&TCX);
         gate.configure(deny().as_bytes());
-        succeed(gate.run("reload", &["--confirm", "4s"]));
+        succeed(gate.run("reload", &["--confirm", "8s"]));
         site.assert_denies("before its time is over");
         assert_protected(&gate, "deny");
         let daemon = leave(daemon, is_killed);

@@ -9,7 +9,7 @@ use knock_tests::{
     instance::{Instance, door, guard},
     netns::{Family, Namespace, Network, add_addresses, address, join},
     process::Process,
-    program::run,
+    program::{self, run},
     service::{Echo, Proto},
     session::Session,
     wireguard::{Keys, Tunnel},
@@ -20,6 +20,7 @@ const TCP: u16 = 8080;
 const UDP: u16 = 8081;
 const WIREGUARD: u16 = 51_820;
 const LAN: u8 = 5;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(sessions: &str) -> String {
     let opens = [format!("tcp/{TCP}"), format!("udp/{UDP}"), format!("udp/{WIREGUARD}")];
@@ -62,7 +63,9 @@ impl<'a> Talks<'a> {
         talks.begin();
         talks.assert_live("without a gate");
         talks.sessions.clear();
-        assert!(talks.new_ones().iter().all(|answers| *answers), "not all services answer without a gate");
+        program::poll("all services to answer without a gate", PATIENCE, || {
+            talks.new_ones().iter().all(|answers| *answers).then_some(())
+        });
         talks
     }
 
@@ -96,9 +99,10 @@ fn outlive(network: &Network, talks: &mut Talks<'_>) {
     let gate = Instance::new(&network.server, &["srv0"], &config("keep"));
     let mut daemon = gate.serve(&["--persist"]);
     talks.assert_no_new_one("before the grant");
-    grant(&gate, "2s");
+    grant(&gate, "1m");
     talks.begin();
     talks.assert_live("under the grant");
+    grant(&gate, "1s");
     wait_for_the_end(&mut daemon);
     talks.assert_live("after the grant");
     talks.assert_no_new_one("after the grant");
@@ -117,9 +121,10 @@ fn outlive(network: &Network, talks: &mut Talks<'_>) {
 fn are_cut(network: &Network, talks: &mut Talks<'_>) {
     let gate = Instance::new(&network.server, &["srv0"], &config("cut"));
     let mut daemon = gate.serve(&[]);
-    grant(&gate, "2s");
+    grant(&gate, "1m");
     talks.begin();
     talks.assert_live("under the grant");
+    grant(&gate, "1s");
     wait_for_the_end(&mut daemon);
     talks.assert_cut("after the grant");
     // TCP has been trying again at longer and longer intervals.
@@ -201,6 +206,12 @@ impl<'a> Ends<'a> {
         // The first may be lost to the handshake that it begins.
         run(ping.args(["-nq", "-c3", "-i0.3", "-W1", "10.78.0.1"])).is_success()
     }
+
+    fn assert_through(&self, when: &str) {
+        program::poll(&format!("{when}, the tunnel to be through"), PATIENCE, || {
+            self.is_through().then_some(())
+        });
+    }
 }
 
 #[test]
@@ -208,7 +219,7 @@ fn a_tunnel_goes_on_after_the_grant_and_another_does_not_begin() {
     let network = Network::new();
     let ends = Ends::new(&network);
     let tunnel = ends.client(40_001);
-    assert!(ends.is_through(), "without a gate");
+    ends.assert_through("without a gate");
     drop(tunnel);
 
     let gate = Instance::new(&network.server, &["srv0"], &config("keep"));
@@ -216,16 +227,17 @@ fn a_tunnel_goes_on_after_the_grant_and_another_does_not_begin() {
     let refused = ends.client(40_002);
     assert!(!ends.is_through(), "before the grant");
     drop(refused);
-    grant(&gate, "2s");
+    grant(&gate, "1m");
     let tunnel = ends.client(40_003);
-    assert!(ends.is_through(), "under the grant");
+    ends.assert_through("under the grant");
+    grant(&gate, "1s");
     wait_for_the_end(&mut daemon);
-    assert!(ends.is_through(), "after the grant");
+    ends.assert_through("after the grant");
     thread::sleep(idle());
-    assert!(ends.is_through(), "after a rest");
+    ends.assert_through("after a rest");
     daemon.kill();
     let _daemon = gate.serve(&["--persist"]);
-    assert!(ends.is_through(), "with a new daemon");
+    ends.assert_through("with a new daemon");
     drop(tunnel);
 
     let _another = ends.client(40_004);

@@ -31,7 +31,9 @@ fn a_load_among_processes_that_end_is_not_given_up() {
     };
     let (plain, undisturbed) = thread::scope(|scope| {
         let starters: Vec<_> = (0..2).map(|_| scope.spawn(|| start_and_end(&is_over))).collect();
-        let counts = (refused(Gate::load), refused(Gate::load_undisturbed));
+        // Until one that nobody holds signals back from is given up: which thread gets a signal is the kernel's to say.
+        let plain = (0..20).map(|_| refused(Gate::load)).find(|count| *count > 0).unwrap_or(0);
+        let counts = (plain, refused(Gate::load_undisturbed));
         is_over.store(true, Ordering::Relaxed);
         starters.into_iter().for_each(|starter| starter.join().expect("children are started"));
         counts
