@@ -16,30 +16,34 @@ pub enum Remember {
     Nothing,
     /// That answers are awaited in this conversation, which begins at this stage unless it goes on already.
     Reply(FlowKey, Stage),
+    /// That this conversation, if answers are awaited in it, goes on.
+    Known(FlowKey),
     /// That this conversation with a hidden service, if it is known, goes on.
     Session,
     /// The same, and that it begins if it is not known and the other side has a grant.
     Accepted,
 }
 
-/// Returns what is to be remembered of an outgoing packet that plays a part in a conversation. `has_socket`: it comes from a
-/// socket of the host's.
+/// Returns what is to be remembered of an outgoing packet that plays a part in a conversation. `is_own`: it comes from a
+/// socket, of the host's or of a guest that is bridged past it.
+///
+/// TCP of a socket that the answer will be looked up by needs no note. Where addresses are translated between the two, or the
+/// socket is another host's, the lookup finds none; that is asked of the packet that begins the conversation alone.
 #[must_use]
 #[inline(always)]
-pub fn remember<T: Tables>(flow: &FlowKey, part: Part, has_socket: bool, tables: &T) -> Remember {
+pub fn remember<T: Tables>(flow: &FlowKey, part: Part, is_own: bool, tables: &T) -> Remember {
     let role = match flow.proto {
-        // The kernel's own sockets are asked for these.
-        PROTO_TCP if has_socket => return Remember::Nothing,
         PROTO_TCP => tables.role(Proto::Tcp, flow.local_port),
         PROTO_UDP => tables.role(Proto::Udp, flow.local_port),
         PROTO_ICMP => Role(0),
         _ => return Remember::Nothing,
     };
-    if role.is_hidden() {
-        return of_hidden(role, part);
-    }
-    if !tables.is_deny() || role.is_public() {
+    let is_noted = if role.is_hidden() { role.keeps() } else { tables.is_deny() && !role.is_public() };
+    if !is_noted || (is_own && begins(part) && tables.has_socket(flow)) {
         return Remember::Nothing;
+    }
+    if role.is_hidden() {
+        return of_hidden(part);
     }
     if talk::is_lease(flow) {
         return Remember::Reply(talk::lease(flow), Stage::Asked);
@@ -51,17 +55,21 @@ pub fn remember<T: Tables>(flow: &FlowKey, part: Part, has_socket: bool, tables:
     match part {
         Part::Datagram | Part::Asks => Remember::Reply(*flow, Stage::Asked),
         Part::Begins | Part::Accepts => Remember::Reply(*flow, Stage::Opening),
+        Part::Goes | Part::Ends if is_own => Remember::Known(*flow),
         Part::Goes => Remember::Reply(*flow, Stage::Established),
         Part::Ends => Remember::Reply(*flow, Stage::Closing),
         Part::None | Part::Answers | Part::Fails | Part::LaterFragment => Remember::Nothing,
     }
 }
 
+/// Returns whether a TCP segment begins a conversation, from either side.
 #[inline(always)]
-const fn of_hidden(role: Role, part: Part) -> Remember {
-    if !role.keeps() {
-        return Remember::Nothing;
-    }
+const fn begins(part: Part) -> bool {
+    matches!(part, Part::Begins | Part::Accepts)
+}
+
+#[inline(always)]
+const fn of_hidden(part: Part) -> Remember {
     match part {
         Part::Accepts => Remember::Accepted,
         Part::Goes | Part::Ends | Part::Datagram => Remember::Session,

@@ -56,11 +56,11 @@ fn flow(proto: u8, remote_port: u16, local_port: u16) -> FlowKey {
 fn in_deny_mode_what_asks_is_remembered_and_what_answers_for_a_public_service_is_not() {
     let host = host();
     let [dns, ping] = [flow(UDP, 53, 40_000), flow(ICMP, 77, 77)];
-    for has_socket in [true, false] {
-        assert_eq!(remember(&dns, Part::Datagram, has_socket, &host), Remember::Reply(dns, Stage::Asked));
-        assert_eq!(remember(&ping, Part::Asks, has_socket, &host), Remember::Reply(ping, Stage::Asked));
+    for is_own in [true, false] {
+        assert_eq!(remember(&dns, Part::Datagram, is_own, &host), Remember::Reply(dns, Stage::Asked));
+        assert_eq!(remember(&ping, Part::Asks, is_own, &host), Remember::Reply(ping, Stage::Asked));
         let served = flow(UDP, 40_000, 53);
-        assert_eq!(remember(&served, Part::Datagram, has_socket, &host), Remember::Nothing);
+        assert_eq!(remember(&served, Part::Datagram, is_own, &host), Remember::Nothing);
     }
     assert_eq!(remember(&flow(TCP, 40_000, 443), Part::Accepts, false, &host), Remember::Nothing);
     assert_eq!(remember(&ping, Part::Answers, false, &host), Remember::Nothing);
@@ -81,7 +81,23 @@ fn tcp_is_remembered_where_no_socket_of_the_host_s_shows_it() {
     ];
     for (part, stage) in stages {
         assert_eq!(remember(&https, part, false, &host), Remember::Reply(https, stage));
-        assert_eq!(remember(&https, part, true, &host), Remember::Nothing);
+    }
+}
+
+#[test]
+fn tcp_of_a_socket_is_remembered_from_its_begin_if_it_will_not_be_found_by_what_is_on_the_wire() {
+    let (https, own) = (flow(TCP, 443, 40_000), true);
+    let mut host = host();
+    for part in [Part::Begins, Part::Accepts] {
+        assert_eq!(remember(&https, part, own, &host), Remember::Reply(https, Stage::Opening), "{part:?}");
+    }
+    host.sockets.insert(https);
+    for part in [Part::Begins, Part::Accepts] {
+        assert_eq!(remember(&https, part, own, &host), Remember::Nothing, "{part:?}");
+    }
+    // What was never noted is not begun by these, so that no refusal of a closed port makes a note.
+    for part in [Part::Goes, Part::Ends] {
+        assert_eq!(remember(&https, part, own, &host), Remember::Known(https), "{part:?}");
     }
 }
 
@@ -126,7 +142,11 @@ fn a_hidden_service_s_packets_keep_its_conversations_and_never_await_a_reply() {
                 assert_eq!(remember(&flow, part, false, &host), Remember::Nothing, "cut, {part:?}");
                 host.keeps = true;
             }
-            assert_eq!(remember(&flow(TCP, 40_000, 22), part, true, &host), Remember::Nothing);
+            let ssh = flow(TCP, 40_000, 22);
+            assert_eq!(remember(&ssh, part, true, &host), keeping, "translated, {part:?}");
+            host.sockets.insert(ssh);
+            let found = if keeping == Remember::Accepted { Remember::Nothing } else { keeping };
+            assert_eq!(remember(&ssh, part, true, &host), found, "{part:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use aya_ebpf::bindings::__sk_buff;
 use knock_common::{
     abi::{Flow, FlowKey, MAX_SESSIONS, Session, Settings},
     counter::Counter,
@@ -16,7 +17,7 @@ use knock_common::{
 use crate::{
     atomic, clock,
     constants::settings,
-    maps::{self, Scratch},
+    maps::{self, Maps, Scratch},
 };
 
 /// How long later fragments follow the first: what Linux waits for them, IPv6 (`ip6frag_time`) longer than IPv4.
@@ -68,7 +69,9 @@ pub extern "C" fn arrival(is_kept: u32) -> u32 {
         // An error about a conversation is no word of it.
         Found::Session(_) | Found::Reply(_) if visit.part == Part::Fails => {}
         Found::Session(_) => go_on(&visit.flow, visit.part, now_ns, true, None),
-        Found::Reply(_) => answered(&visit.flow, visit.part, now_ns),
+        Found::Reply(_) => {
+            renew(&visit.flow, visit.part, now_ns, true);
+        }
     }
     if visit.is_fragment && visit.part != Part::LaterFragment {
         maps::let_fragments_in(&visit.fragment, now_ns.saturating_add(FRAGMENTS_NS));
@@ -79,17 +82,20 @@ pub extern "C" fn arrival(is_kept: u32) -> u32 {
 /// Remembers what is to be of the outgoing packet in its room.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn departure() -> u32 {
+pub extern "C" fn departure(skb: *mut __sk_buff) -> u32 {
     let Some(room) = maps::departure() else { return 0 };
     // SAFETY: the room is this CPU's own, and no other reference to it is alive.
     let room = unsafe { &mut *room };
-    match outgoing::remember(&room.flow, room.part, room.has_socket, &maps::NO_PACKET) {
+    let tables = Maps::<true>::of_run(skb.cast(), 0);
+    match outgoing::remember(&room.flow, room.part, room.is_own, &tables) {
         Remember::Nothing => {}
+        Remember::Known(flow) => {
+            renew(&flow, room.part, clock::now_ns(), false);
+        }
         Remember::Reply(flow, stage) => asked(&flow, room.part, stage, clock::now_ns()),
         Remember::Session => go_on(&room.flow, room.part, clock::now_ns(), false, None),
         Remember::Accepted => {
-            let is_granted =
-                outgoing::is_granted(&room.flow, &maps::LEAVING, &mut room.visit, &mut room.access);
+            let is_granted = outgoing::is_granted(&room.flow, &tables, &mut room.visit, &mut room.access);
             let begins = if is_granted { Some(Stage::Opening) } else { None };
             go_on(&room.flow, room.part, clock::now_ns(), false, begins);
         }
@@ -100,12 +106,8 @@ pub extern "C" fn departure() -> u32 {
 /// Notes that a conversation whose answers are awaited goes on, or begins.
 #[inline(never)]
 fn asked(flow: &FlowKey, part: Part, begins: Stage, now_ns: u64) {
-    if let Some(known) = maps::reply(flow) {
-        // SAFETY: the kernel keeps the entry's memory until this run ends, and any bytes are a conversation.
-        let seen = unsafe { ptr::read_volatile(known) };
-        if seen.is_live(now_ns) {
-            return write(known, &seen, part, now_ns, false);
-        }
+    if renew(flow, part, now_ns, false) {
+        return;
     }
     match maps::insert_reply(flow, &Flow::new(begins, now_ns)) {
         Ok(()) => maps::count(Counter::ReplyNoted),
@@ -113,22 +115,22 @@ fn asked(flow: &FlowKey, part: Part, begins: Stage, now_ns: u64) {
     }
 }
 
-/// Notes that an answer has come.
+/// Notes that a conversation whose answers are awaited goes on; returns whether there is such a one.
 #[inline(never)]
-fn answered(flow: &FlowKey, part: Part, now_ns: u64) {
-    let Some(known) = maps::reply(flow) else { return };
-    // SAFETY: as in `asked`.
+fn renew(flow: &FlowKey, part: Part, now_ns: u64, is_incoming: bool) -> bool {
+    let Some(known) = maps::reply(flow) else { return false };
+    // SAFETY: the kernel keeps the entry's memory until this run ends, and any bytes are a conversation.
     let seen = unsafe { ptr::read_volatile(known) };
-    write(known, &seen, part, now_ns, true);
-}
-
-#[inline(always)]
-fn write(known: *mut Flow, seen: &Flow, part: Part, now_ns: u64, is_incoming: bool) {
-    let Some(stage) = flow::renewed(seen.stage, seen.seen_ns, now_ns, part, is_incoming) else { return };
-    // SAFETY: as in `asked`. Should the memory be another conversation's by now, that one was seen a moment ago.
-    unsafe { ptr::write_volatile(&raw mut (*known).seen_ns, now_ns) };
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(&raw mut (*known).stage, stage) };
+    if !seen.is_live(now_ns) {
+        return false;
+    }
+    if let Some(stage) = flow::renewed(seen.stage, seen.seen_ns, now_ns, part, is_incoming) {
+        // SAFETY: as above. Should the memory be another conversation's by now, that one was seen a moment ago.
+        unsafe { ptr::write_volatile(&raw mut (*known).seen_ns, now_ns) };
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(&raw mut (*known).stage, stage) };
+    }
+    true
 }
 
 /// Notes that a conversation with a hidden service goes on; one that is not known begins at a stage, if one is given.

@@ -88,8 +88,8 @@ pub struct Departure {
     pub flow: FlowKey,
     /// Its part in it.
     pub part: Part,
-    /// Whether a socket of the host's sent it.
-    pub has_socket: bool,
+    /// Whether a socket sent it.
+    pub is_own: bool,
     /// Room to ask doors in.
     pub visit: Visit,
     /// What they say.
@@ -433,10 +433,8 @@ pub struct Maps<const LEAVES: bool> {
 
 /// The maps where no packet is at hand: sockets and routes are not asked for there.
 pub const NO_PACKET: Maps<false> = Maps { ctx: ptr::null_mut(), interface: 0 };
-/// The same for a packet that leaves.
-pub const LEAVING: Maps<true> = Maps { ctx: ptr::null_mut(), interface: 0 };
 
-impl Maps<false> {
+impl<const LEAVES: bool> Maps<LEAVES> {
     /// Returns the maps, for the packet of a run.
     #[inline(always)]
     pub fn of_run(ctx: *mut c_void, interface: u32) -> Self {

@@ -164,7 +164,7 @@ pub fn receive(ctx: *mut c_void) -> u32 {
     let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp).0 };
     // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
     let scratch = unsafe { &mut *scratch };
-    let maps = Maps::of_run(ctx, scratch.scene.interface);
+    let maps = Maps::<false>::of_run(ctx, scratch.scene.interface);
     let Decision { verdict, is_judged, is_banned } =
         decide::decide(&scratch.visit, &maps, &mut scratch.access);
     if scratch.access.is_expired && !scratch.access.is_granted {

@@ -90,7 +90,7 @@ fn depart(ctx: &TcContext, has_link: bool) -> i32 {
     // SAFETY: the room is this CPU's own, and no other reference to it is alive.
     let room = unsafe { &mut *room };
     room.header = header;
-    room.has_socket = has_socket(ctx);
+    room.is_own = is_own(ctx);
     depart_packet(ctx.skb.skb);
     TC_ACT_UNSPEC
 }
@@ -109,7 +109,7 @@ extern "C" fn depart_packet(skb: *mut __sk_buff) -> u32 {
     let Ok(segment) = header.segment(&frame) else { return 0 };
     let Some(part) = talk::outgoing(&frame, &segment, &mut room.flow) else { return 0 };
     room.part = part;
-    conversations::departure()
+    conversations::departure(skb)
 }
 
 /// As in the XDP program.
@@ -126,9 +126,9 @@ fn ctx_interface(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
-/// Returns whether a socket of the host's sent the packet. What is forwarded has none.
+/// Returns whether a socket sent the packet: of the host, or of a guest that is bridged past it. What is forwarded has none.
 #[inline(always)]
-fn has_socket(ctx: &TcContext) -> bool {
+fn is_own(ctx: &TcContext) -> bool {
     // SAFETY: a field of the context of this run.
     let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     !socket.is_null()

@@ -107,6 +107,16 @@ fn deny(config: &str, alive: Connection) {
     print(outgoing, "egress: from public tcp/80", &from(HOST, STRANGER, TCP, (80, 5000), tcp(1, ACK)));
     print(
         outgoing,
+        "egress: an ACK of a socket's TCP",
+        &from(HOST, STRANGER, TCP, (40_000, 444), tcp(1, ACK)),
+    );
+    print(
+        outgoing,
+        "egress: its SYN",
+        &from(local, local, TCP, (alive.client_port, alive.port), tcp(1, SYN)),
+    );
+    print(
+        outgoing,
         "egress: UDP of a known conversation",
         &from(HOST, RESOLVER, UDP, (40_000, 53), udp(1, 40)),
     );

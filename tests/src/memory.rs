@@ -18,8 +18,8 @@ use crate::model::Model;
 const FRAGMENTS_NS: u64 = 60_000_000_000;
 
 impl Model {
-    /// Remembers what follows from a frame that leaves. A socket of the host's has sent it, as it has all that the
-    /// kernel has leave in a test run.
+    /// Remembers what follows from a frame that leaves. A socket has sent it, as it has all that the kernel has leave in a
+    /// test run.
     pub fn depart(&mut self, frame: &[u8]) {
         let Ok(segment) = parse::parse(frame) else { return };
         let mut flow = talk::NO_FLOW;
@@ -27,18 +27,33 @@ impl Model {
         match outgoing::remember(&flow, part, true, &self.tables) {
             Remember::Nothing => {}
             Remember::Reply(flow, stage) => self.ask(flow, part, stage),
+            Remember::Known(flow) => {
+                self.renew(&flow, part, false);
+            }
             Remember::Session => self.go_on(&flow, part, false, None),
-            Remember::Accepted => panic!("TCP with a socket is not remembered"),
+            Remember::Accepted => {
+                let (mut visit, mut access) = (Visit::NONE, Access::default());
+                let is_granted = outgoing::is_granted(&flow, &self.tables, &mut visit, &mut access);
+                self.go_on(&flow, part, false, is_granted.then_some(Stage::Opening));
+            }
         }
     }
 
     fn ask(&mut self, flow: FlowKey, part: Part, stage: Stage) {
-        let now_ns = self.tables.now_ns;
-        if let Some(known) = self.tables.replies.get_mut(&flow).filter(|known| known.is_live(now_ns)) {
-            return renew(&mut known.stage, &mut known.seen_ns, now_ns, part, false);
+        if self.renew(&flow, part, false) {
+            return;
         }
-        self.tables.replies.insert(flow, Flow::new(stage, now_ns));
+        self.tables.replies.insert(flow, Flow::new(stage, self.tables.now_ns));
         self.count(Counter::ReplyNoted, 1);
+    }
+
+    fn renew(&mut self, flow: &FlowKey, part: Part, is_incoming: bool) -> bool {
+        let now_ns = self.tables.now_ns;
+        let Some(known) = self.tables.replies.get_mut(flow).filter(|known| known.is_live(now_ns)) else {
+            return false;
+        };
+        renew(&mut known.stage, &mut known.seen_ns, now_ns, part, is_incoming);
+        true
     }
 
     /// Remembers what follows from the verdict on a packet that comes in.
@@ -54,9 +69,7 @@ impl Model {
             Found::Session(_) => self.go_on(&visit.flow, visit.part, true, None),
             Found::Reply(_) => {
                 // What lets a lease in is known by another name.
-                if let Some(known) = self.tables.replies.get_mut(&visit.flow) {
-                    renew(&mut known.stage, &mut known.seen_ns, now_ns, visit.part, true);
-                }
+                self.renew(&visit.flow, visit.part, true);
             }
         }
         let is_first = visit.is_fragment && visit.part != Part::LaterFragment;

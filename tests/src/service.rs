@@ -68,6 +68,13 @@ impl Echo {
         Self { server: Server::Threads(is_over, Some(thread)), proto, port }
     }
 
+    /// Has clients come to another port, which somebody hands on to its own.
+    #[must_use]
+    pub fn reached_at(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Returns whether it answers a client within a second, or else within another: the first may pass on a busy machine.
     pub fn answers(&self, from: &Namespace, server: IpAddr) -> bool {
         let line = format!("printf {WORD} | socat -t1 -T1 - {}", self.at(server, ""));

@@ -19,6 +19,8 @@ use knock_tests::{
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// A service that is neither public nor behind a door.
 const UNNAMED: u16 = 7007;
+/// A port that the box hands on to another.
+const TRANSLATED: u16 = 7008;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn gate(host: &Namespace, config: &str) -> Daemon {
@@ -200,6 +202,24 @@ fn a_box_that_shows_nothing_leases_an_ipv4_address() {
 #[test]
 fn a_box_that_shows_nothing_leases_an_ipv6_address() {
     leases("-6", "REPLY6 received");
+}
+
+/// Its socket has another port than the packets on the wire, so that it is not found by their answers.
+#[test]
+fn what_the_box_itself_sends_is_answered_though_it_is_translated_on_its_way() {
+    let internet = Internet::new();
+    let far = Echo::start_dual(&internet.far, Proto::Tcp, UNNAMED).reached_at(TRANSLATED);
+    internet.host().run("nft add table inet nat");
+    internet.host().run("nft add chain inet nat out { type nat hook output priority -100 ; }");
+    for (family, word) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        let to = SocketAddr::new(internet.far_address(family), UNNAMED);
+        internet.host().run(&format!("nft add rule inet nat out tcp dport {TRANSLATED} dnat {word} to {to}"));
+    }
+    as_without_a_gate(&internet, |internet| {
+        for family in FAMILIES {
+            assert!(far.answers(internet.host(), internet.far_address(family)), "{family:?}");
+        }
+    });
 }
 
 /// dhcpcd keeps leases and its process by the name of the interface, for the whole machine: here in folders of its own.

@@ -18,6 +18,8 @@ use knock_tests::{
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const TCP: u16 = 8080;
 const UDP: u16 = 8081;
+/// Where a redirect leads to.
+const BEHIND: u16 = 8090;
 const WIREGUARD: u16 = 51_820;
 const LAN: u8 = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,7 +60,10 @@ struct Talks<'a> {
 impl<'a> Talks<'a> {
     /// Starts the services where they are, and shows that they can be reached without a gate.
     fn new(network: &'a Network, at: &Namespace, protos: &[(Proto, u16)]) -> Self {
-        let echoes: Vec<_> = protos.iter().map(|(proto, port)| Echo::start_dual(at, *proto, *port)).collect();
+        Self::with(network, protos.iter().map(|(proto, port)| Echo::start_dual(at, *proto, *port)).collect())
+    }
+
+    fn with(network: &'a Network, echoes: Vec<Echo>) -> Self {
         let mut talks = Self { client: &network.client, echoes, sessions: Vec::new() };
         talks.begin();
         talks.assert_live("without a gate");
@@ -171,6 +176,17 @@ fn a_host_behind_the_box_keeps_what_a_grant_let_in() {
     let lan = behind(&network);
     let mut talks = Talks::new(&network, &lan, &[(Proto::Tcp, TCP), (Proto::Udp, UDP)]);
     outlive(&network, &mut talks);
+}
+
+/// Its socket has another port than the client's packets, so that it is not found by them.
+#[test]
+fn a_service_behind_a_redirect_keeps_what_a_grant_let_in() {
+    let network = Network::new();
+    network.server.run("nft add table inet nat");
+    network.server.run("nft add chain inet nat pre { type nat hook prerouting priority dstnat ; }");
+    network.server.run(&format!("nft add rule inet nat pre tcp dport {TCP} redirect to :{BEHIND}"));
+    let echo = Echo::start_dual(&network.server, Proto::Tcp, BEHIND).reached_at(TCP);
+    outlive(&network, &mut Talks::with(&network, vec![echo]));
 }
 
 #[test]

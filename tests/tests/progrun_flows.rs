@@ -4,9 +4,11 @@
 
 mod flows;
 
-use flows::{HIDDEN, Host, REMOTE, SECOND, START_NS, flow, flow6, incoming, outgoing, segment};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use flows::{HIDDEN, Host, REMOTE, SECOND, START_NS, flow, flow6, incoming, leaving, outgoing, segment};
 use knock_common::{
-    abi::{FlowKey, MAX_SESSIONS, is_mapped},
+    abi::{FlowKey, MAX_SESSIONS, is_mapped, mapped},
     counter::Counter,
     flow::Stage,
 };
@@ -227,12 +229,25 @@ fn forwarded_tcp_rests_by_how_far_it_has_come() {
 }
 
 #[test]
-fn tcp_of_the_host_s_own_sockets_is_never_noted() {
+fn tcp_of_a_socket_is_noted_from_its_begin_unless_the_kernel_finds_the_socket() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let local = mapped([127, 0, 0, 1]);
+    let local_port = client.local_addr().expect("an address").port();
+    let found = FlowKey { remote: local, local, remote_port: port, local_port, proto: TCP, _pad: [0; 3] };
+    let translated = FlowKey { remote_port: port ^ 1, ..found };
     let mut host = Host::new("deny");
-    host.sends(&outgoing(&flow(TCP, 443, REMOTE)));
-    assert_eq!(host.count(Counter::ReplyNoted), 0);
-    host.sends(&outgoing(&flow(UDP, 443, REMOTE)));
+
+    host.sends(&leaving(&found, SYN));
+    host.sends(&outgoing(&translated));
+    assert_eq!(host.count(Counter::ReplyNoted), 0, "found by its socket; and no begin");
+    host.sends(&leaving(&translated, SYN));
     assert_eq!(host.count(Counter::ReplyNoted), 1);
+    assert!(host.gets(&incoming(&translated)), "its answer");
+    assert!(host.gets(&incoming(&found)), "the socket's answer");
+    assert!(!host.gets(&incoming(&FlowKey { remote_port: port ^ 2, ..found })));
+    assert_eq!(host.reply(translated).expect("a note").stage, Stage::Established.number());
 }
 
 #[test]

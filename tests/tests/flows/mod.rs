@@ -166,8 +166,13 @@ pub fn segment(flow: &FlowKey, flags: u8) -> Vec<u8> {
 
 /// Returns what the host sends in it.
 pub fn outgoing(flow: &FlowKey) -> Vec<u8> {
+    leaving(flow, ACK)
+}
+
+/// Returns the same, with these flags if it is TCP.
+pub fn leaving(flow: &FlowKey, flags: u8) -> Vec<u8> {
     let echo = if is_mapped(&flow.remote) { 8 } else { 128 };
-    let body = body(flow.proto, (flow.local_port, flow.remote_port), ACK, echo);
+    let body = body(flow.proto, (flow.local_port, flow.remote_port), flags, echo);
     packet(flow.local, flow.remote, flow.proto, &body)
 }
 
