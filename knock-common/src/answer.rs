@@ -34,11 +34,6 @@ const LONGEST_V4: usize = 576;
 /// RFC 4443, section 2.4 (c): an ICMPv6 error fits the smallest MTU.
 const LONGEST_V6: usize = 1280;
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-
 const SECOND_NS: u64 = 1_000_000_000;
 /// ICMP errors that a source has at once before the rate counts (`XRLIM_BURST_FACTOR` of `inet_peer_xrlim_allow`).
 pub const BURST: u64 = 6;
@@ -225,7 +220,7 @@ impl Question {
         let head: [u8; TcpHdr::LEN] = frame.read(self.at)?;
         let [p0, p1, p2, p3, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, _, _, c0, c1, ..] = head;
         let header_len = usize::from(offset >> 4).wrapping_mul(4);
-        if flags & RST != 0 {
+        if flags & TCP_RST != 0 {
             return None;
         }
         self.is_tcp = true;
@@ -372,13 +367,13 @@ impl Question {
     /// Writes the TCP header of a RST (RFC 9293, section 3.10.7.1).
     #[inline(always)]
     fn write_tcp(&self, head: &mut Head, at: usize) {
-        let taken = u32::from(self.flags & SYN != 0)
-            .wrapping_add(u32::from(self.flags & FIN != 0))
+        let taken = u32::from(self.flags & TCP_SYN != 0)
+            .wrapping_add(u32::from(self.flags & TCP_FIN != 0))
             .wrapping_add(self.payload);
-        let (from, to, control) = if self.flags & ACK != 0 {
-            (self.acknowledgment, [0; 4], RST)
+        let (from, to, control) = if self.flags & TCP_ACK != 0 {
+            (self.acknowledgment, [0; 4], TCP_RST)
         } else {
-            ([0; 4], self.sequence.wrapping_add(taken).to_be_bytes(), RST | ACK)
+            ([0; 4], self.sequence.wrapping_add(taken).to_be_bytes(), TCP_RST | TCP_ACK)
         };
         let [s0, s1, d0, d1] = self.ports;
         let ([q0, q1, q2, q3], [a0, a1, a2, a3]) = (from, to);

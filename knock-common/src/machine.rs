@@ -11,7 +11,10 @@ use crate::{
     },
     counter::Counter,
     decide::{Tables, Visit, is_at, lowest},
-    parse::{Segment, Transport},
+    parse::{
+        Segment, Transport,
+        wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+    },
 };
 
 /// Acceptance times are kept in units of 2^20 ns, about 1.05 ms: the granularity of the window for UDP and ICMP
@@ -20,9 +23,8 @@ pub const UNIT_SHIFT: u32 = 20;
 /// UDP and ICMP packets alike within this many units (0.999 s) are duplicates; TCP tells by its sequence number.
 pub const DUPLICATE_UNITS: u32 = 953;
 
-const TCP_SYN: u8 = 0x02;
-/// SYN, ACK, RST and FIN: of these a knock has SYN alone.
-const TCP_KNOCK_MASK: u8 = 0x17;
+/// Of these a knock has SYN alone.
+const TCP_KNOCK_MASK: u8 = TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN;
 
 /// A packet that could be a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

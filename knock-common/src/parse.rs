@@ -458,4 +458,10 @@ pub(crate) mod wire {
     pub(crate) const PROTO_AUTHENTICATION: u8 = IpProto::Ah as u8;
     pub(crate) const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
     pub(crate) const PROTO_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+
+    /// The control bits of TCP (RFC 9293, section 3.1).
+    pub(crate) const TCP_FIN: u8 = 0x01;
+    pub(crate) const TCP_SYN: u8 = 0x02;
+    pub(crate) const TCP_RST: u8 = 0x04;
+    pub(crate) const TCP_ACK: u8 = 0x10;
 }

@@ -5,14 +5,9 @@ use crate::{
     frame::Frame,
     parse::{
         Segment, Transport,
-        wire::{PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP},
+        wire::{PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     },
 };
-
-const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
 
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMPV6_ECHO_REPLY: u8 = 129;

@@ -5,6 +5,17 @@ use knock_common::frame::{Frame, MAX_OFFSET};
 
 use crate::maps;
 
+/// Returns the bytes at an offset of a packet that lies between two addresses of this run; `None` past its end.
+#[inline(always)]
+pub fn read<const N: usize>(data: usize, data_end: usize, at: usize) -> Option<[u8; N]> {
+    let start = data + at;
+    if start + N > data_end {
+        return None;
+    }
+    // SAFETY: `[start, start + N)` lies before `data_end`, compared above; `[u8; N]` has alignment 1.
+    Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+}
+
 /// The linear part of the frame that a program run was given.
 pub struct XdpFrame<'a> {
     ctx: &'a XdpContext,
@@ -27,12 +38,7 @@ impl<'a> XdpFrame<'a> {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let start = self.ctx.data() + at;
-        if start + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: `[start, start + N)` lies before `data_end`, compared above; `[u8; N]` has alignment 1.
-        Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+        read(self.ctx.data(), self.ctx.data_end(), at)
     }
 
     #[inline(always)]

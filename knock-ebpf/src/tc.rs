@@ -14,7 +14,7 @@ use knock_common::{
     verdict::Verdict,
 };
 
-use crate::{confirm, constants, conversations, maps, program};
+use crate::{confirm, constants, conversations, frame, maps, program};
 
 /// Bytes that are read at most: link header, two tags, the longest chain of headers that is common.
 const HEADERS_LEN: u32 = 192;
@@ -169,12 +169,7 @@ impl<'a> TcFrame<'a> {
 impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let start = self.ctx.data() + at;
-        if start + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: `[start, start + N)` lies before `data_end`, compared above; `[u8; N]` has alignment 1.
-        Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+        frame::read(self.ctx.data(), self.ctx.data_end(), at)
     }
 
     #[inline(always)]
