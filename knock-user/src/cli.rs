@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{client, config, pins, run, verbs};
+use crate::{client, config, keygen, pins, run, verbs};
 
 /// Hides services behind knocks that the kernel itself recognises, at XDP.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ pub enum Verb {
     Init(config::init::Args),
     /// Validate a configuration and say what is doubtful about it
     Check(config::check::Args),
+    /// Make a key for single packet authorization
+    Keygen(keygen::Args),
     /// Knock at a host
     Knock(client::Args),
 }

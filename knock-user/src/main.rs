@@ -13,7 +13,7 @@ use knock_user::{
     client,
     config::{self, ConfigError, ReadError},
     daemon::Stop,
-    exit,
+    exit, keygen,
     pins::Pins,
     run::{self, BadUsage, NoPermission, require_root},
     say,
@@ -45,6 +45,7 @@ fn obey(verb: Verb, pins: &Pins) -> Result<ExitCode> {
         Verb::Doctor(args) => healthy(verbs::doctor::run(&args, pins)?),
         Verb::Init(args) => done(config::init::run(&args)?),
         Verb::Check(args) => config::check::run(&args).map(|outcome| outcome.status().into())?,
+        Verb::Keygen(args) => done(keygen::run(&args)?),
         Verb::Knock(args) => client::run(&args).into(),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU16, str::FromStr, time::Duration};
 
-use super::address::Family;
+use super::{address::Family, packet::PacketArgs};
 use crate::step::{Step, StepError};
 
 /// Knock on a host: send a sequence of steps, in order, and optionally see whether the door opened.
@@ -12,6 +12,7 @@ Exit status: 0 done, 1 not sent, 2 usage, 4 the door is still shut (--verify).
 
 Examples:
   xdp-knock knock box.example tcp/33817 udp/9032 'icmp/echo?size=172' tcp/51240 --verify 22
+  xdp-knock knock box.example --spa --key box.key --server box --door ssh --verify 22
   xdp-knock knock box.example 7000 8000:udp 9000 && ssh box.example")]
 pub struct Args {
     /// Name or address to knock on; a name is knocked on at all its addresses.
@@ -20,6 +21,10 @@ pub struct Args {
     /// Steps in order: tcp/PORT, udp/PORT, icmp/echo[?size=BYTES&id=NUMBER], or PORT[:tcp|:udp].
     #[arg(value_name = "STEP")]
     pub steps: Vec<StepArg>,
+
+    /// One packet instead.
+    #[command(flatten)]
+    pub packet: PacketArgs,
 
     /// Pause after each knock, so that none overtakes another; a bare number is milliseconds.
     #[arg(short, long, value_name = "DUR", default_value = "100ms", value_parser = delay)]
@@ -192,6 +197,11 @@ mod tests {
             ("h 1 --timeout 1s", "--verify"),
             ("h 1 --verify 22 --timeout 0s", "at least 1ms"),
             ("h 1 -4 -6", "cannot be used with"),
+            ("h 1 --spa --key k --server s --door d", "cannot be used with"),
+            ("h --spa --key k --server s", "--door"),
+            ("h 1 --key k", "--spa"),
+            ("h --spa --key k --server s --door d --for 1500ms", "whole seconds"),
+            ("h --spa --key k --server s --door d --nat --source 192.0.2.1", "cannot be used with"),
             ("h 70000", "1 to 65535"),
             ("", "HOST"),
         ] {

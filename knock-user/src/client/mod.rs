@@ -8,6 +8,7 @@
 mod address;
 mod args;
 mod echo;
+mod packet;
 mod report;
 mod send;
 mod sequence;
@@ -16,7 +17,11 @@ mod verify;
 use std::{net::SocketAddr, process::ExitCode, thread, time::Duration};
 
 pub use args::{Args, StepArg, VerifyPort};
+pub use packet::PacketArgs;
+use packet::Packets;
 use report::{Console, Outcome};
+
+use crate::{secret::hex, step::Step};
 
 /// How `knock` ended, as the exit status that scripts test for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1500);
 /// Knocks as the command line says, prints results and errors, and returns how it ended.
 pub fn run(args: &Args) -> Exit {
     let console = Console::new(args);
-    if args.steps.is_empty() {
+    if args.steps.is_empty() && !args.packet.spa {
         console.error(&format!(
             "no step to knock on {host}: give the sequence, as in `xdp-knock knock {host} tcp/33817 udp/9032 \
              'icmp/echo?size=172'`",
@@ -64,20 +69,26 @@ pub fn run(args: &Args) -> Exit {
         ));
         return Exit::Usage;
     }
-    let targets = match address::resolve(&args.host, args.family()) {
-        Ok(targets) => targets,
+    let prepared = Packets::new(&args.packet).map_err(|error| error.to_string()).and_then(|packets| {
+        Ok((packets, address::resolve(&args.host, args.family()).map_err(|error| error.to_string())?))
+    });
+    let (packets, targets) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
-            console.error(&error.to_string());
+            console.error(&error);
             return Exit::Failed;
         }
     };
+    if let (true, Some(packets)) = (args.packet.dry_run, &packets) {
+        return show(packets, &targets, &console);
+    }
 
     let mut tries = 1;
-    let mut outcomes = knock_all(args, &targets, &console);
+    let mut outcomes = knock_all(args, packets.as_ref(), &targets, &console);
     while tries <= args.retry && exit_of(&outcomes) == Exit::StillShut {
         console.retrying(tries, args.retry, RETRY_PAUSE);
         thread::sleep(RETRY_PAUSE);
-        outcomes = knock_all(args, &targets, &console);
+        outcomes = knock_all(args, packets.as_ref(), &targets, &console);
         tries += 1;
     }
     let exit = exit_of(&outcomes);
@@ -85,13 +96,35 @@ pub fn run(args: &Args) -> Exit {
     exit
 }
 
+/// Prints the packet for each address, and sends none.
+fn show(packets: &Packets, targets: &[SocketAddr], console: &Console) -> Exit {
+    for &to in targets {
+        match packets.make(to) {
+            Ok(packet) => console.packet(&hex(packet.bytes())),
+            Err(error) => {
+                console.error(&format!("no packet for {}: {error}", address::shown(&to)));
+                return Exit::Failed;
+            }
+        }
+    }
+    Exit::Done
+}
+
 /// One round: every address in turn gets the sequence and is then tried, before the next one is knocked.
-fn knock_all(args: &Args, targets: &[SocketAddr], console: &Console) -> Vec<Outcome> {
-    let steps = args.sequence();
+fn knock_all(
+    args: &Args,
+    packets: Option<&Packets>,
+    targets: &[SocketAddr],
+    console: &Console,
+) -> Vec<Outcome> {
+    let steps = packets.map_or_else(|| args.sequence(), |packets| vec![Step::Udp(packets.port)]);
     let knock_one = |&to: &SocketAddr| {
-        let broken =
-            sequence::send(to, &steps, args.delay, &mut |step, answer| console.knocked(to, step, answer))
-                .err();
+        let mut seen = |step, answer: &_| console.knocked(to, step, answer);
+        let sent = match packets {
+            Some(packets) => sequence::send_packet(to, packets, args.delay, &mut seen),
+            None => sequence::send(to, &steps, args.delay, &mut seen),
+        };
+        let broken = sent.err();
         let mut outcome = Outcome { to, steps: steps.clone(), broken, door: None };
         console.sent(&outcome);
         if let (Some(VerifyPort(port)), None) = (args.verify, &outcome.broken) {

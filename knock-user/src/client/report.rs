@@ -99,6 +99,11 @@ impl Console {
         }
     }
 
+    /// A packet that is shown instead of sent.
+    pub(super) fn packet(&self, hex: &str) {
+        let _ = writeln!(anstream::stdout(), "{hex}");
+    }
+
     /// At the end.
     pub(super) fn finish(&self, args: &Args, outcomes: &[Outcome], tries: u32, exit: Exit) {
         if args.json {

@@ -58,7 +58,7 @@ pub(super) enum SendError {
 }
 
 impl SendError {
-    fn new(step: Step, to: &SocketAddr, cause: io::Error) -> Self {
+    pub(super) fn new(step: Step, to: &SocketAddr, cause: io::Error) -> Self {
         let to = shown(to);
         let kind = cause.kind();
         if matches!(kind, io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) {

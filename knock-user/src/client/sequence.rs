@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::send::{Answer, SendError, knock};
+use super::{
+    packet::Packets,
+    send::{Answer, SendError, knock},
+};
 use crate::step::Step;
 
 /// A sequence that stopped before its end.
@@ -32,5 +35,19 @@ pub(super) fn send(
         seen(step, &answer);
         thread::sleep(delay.saturating_sub(start.elapsed()));
     }
+    Ok(())
+}
+
+/// Sends a packet to `to`, with the same pause after it.
+pub(super) fn send_packet(
+    to: SocketAddr,
+    packets: &Packets,
+    delay: Duration,
+    seen: &mut dyn FnMut(Step, &Answer),
+) -> Result<(), Broken> {
+    let step = Step::Udp(packets.port);
+    packets.send(to).map_err(|cause| Broken { sent: 0, cause: SendError::new(step, &to, cause) })?;
+    seen(step, &Answer::NotAwaited);
+    thread::sleep(delay);
     Ok(())
 }
