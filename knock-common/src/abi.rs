@@ -505,7 +505,7 @@ pub struct Settings {
     pub test_clock: u8,
     /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
     pub confirm: u8,
-    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`].
+    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`], [`Settings::SPA`].
     pub flags: u8,
     /// Time to live of what the gate sends (`net.ipv4.ip_default_ttl`).
     pub ttl: u8,
@@ -530,6 +530,8 @@ impl Settings {
     pub const SESSIONS: u8 = 4;
     /// What the gate sends over IPv6 has a flow label (`net.ipv6.auto_flowlabels`).
     pub const LABELS: u8 = 8;
+    /// Some door opens by single packets.
+    pub const SPA: u8 = 16;
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);

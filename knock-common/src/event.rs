@@ -18,6 +18,8 @@ pub enum Kind {
     Promoted = 3,
     /// A promotion was refused for want of room.
     TableFull = 4,
+    /// A single packet was refused, for [`Event::reason`].
+    SpaRejected = 5,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             2 => Some(Self::Reset),
             3 => Some(Self::Promoted),
             4 => Some(Self::TableFull),
+            5 => Some(Self::SpaRejected),
             _ => None,
         }
     }
@@ -42,6 +45,8 @@ pub enum Via {
     Sequence = 1,
     /// By hand.
     Manual = 2,
+    /// By a single packet.
+    Spa = 3,
 }
 
 impl Via {
@@ -51,6 +56,7 @@ impl Via {
         match self {
             Self::Sequence => "sequence",
             Self::Manual => "manual",
+            Self::Spa => "spa",
         }
     }
 
@@ -60,6 +66,7 @@ impl Via {
         match number {
             1 => Some(Self::Sequence),
             2 => Some(Self::Manual),
+            3 => Some(Self::Spa),
             _ => None,
         }
     }
@@ -75,7 +82,7 @@ pub struct Event {
     pub until_ns: u64,
     /// Who.
     pub source: Address,
-    /// [`crate::abi::DoorRule::id`].
+    /// [`crate::abi::DoorRule::id`]; 0 where no door is known.
     pub door: u64,
     /// Interface index.
     pub interface: u32,
@@ -87,8 +94,8 @@ pub struct Event {
     pub via: u8,
     /// Steps accepted.
     pub step: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// Why a single packet was refused: [`crate::spa::verdict::Refusal`] as a number; 0 elsewhere.
+    pub reason: u8,
     /// Zero.
     pub _pad2: u32,
 }

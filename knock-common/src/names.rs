@@ -39,6 +39,18 @@ pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const ANSWERS: &str = "ANSWERS";
 /// Hash: interface index -> its link-layer address, in the low 48 bits, and [`crate::abi::LINK_PARTIAL`].
 pub const LINKS: &str = "LINKS";
+/// Hash: [`crate::spa::abi::KeyId`] -> [`crate::spa::abi::KeyRule`].
+pub const SPA_KEYS: &str = "SPA_KEYS";
+/// Hash: [`crate::spa::abi::RightKey`] -> [`crate::spa::abi::Right`].
+pub const SPA_RIGHTS: &str = "SPA_RIGHTS";
+/// Hash: [`crate::spa::abi::KeyId`] -> the highest counter that was accepted.
+pub const SPA_FLOORS: &str = "SPA_FLOORS";
+/// Array of one [`crate::spa::abi::WallClock`].
+pub const SPA_CLOCK: &str = "SPA_CLOCK";
+/// Array of one [`crate::spa::abi::ServerRule`].
+pub const SPA_SERVER: &str = "SPA_SERVER";
+/// Per-CPU array: packets accepted, then refused by [`crate::spa::verdict::Refusal`].
+pub const SPA_COUNTS: &str = "SPA_COUNTS";
 /// Array of rate budgets: one word a door, then one for events.
 pub const BUDGETS: &str = "BUDGETS";
 /// Per-CPU array of [`crate::counter::Counter`].

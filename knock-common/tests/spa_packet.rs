@@ -212,7 +212,7 @@ fn without_a_wall_clock_of_late_nothing_is_accepted() {
 
 #[test]
 fn a_packet_gets_the_time_it_wants_up_to_its_right() {
-    let right = Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, door: 0, _pad: [0; 7] };
+    let right = Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, port: 1, door: 0, _pad: [0; 5] };
     let wants = |seconds| open_for_ns(&Request { seconds, ..request() }, &right);
 
     assert_eq!([wants(0), wants(1), wants(60)].map(|ns| ns / SECOND), [30, 1, 60]);

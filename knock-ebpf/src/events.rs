@@ -35,7 +35,7 @@ pub fn emit_capped(scene: &Scene, kind: Kind, door: u8, step: u8) {
 pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
     let via = match kind {
         Kind::Promoted | Kind::TableFull => Via::Sequence as u8,
-        Kind::Step | Kind::Reset => 0,
+        Kind::Step | Kind::Reset | Kind::SpaRejected => 0,
     };
     let event = Event {
         time_ns: scene.now_ns,
@@ -47,7 +47,7 @@ pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
         kind: kind as u8,
         via,
         step,
-        _pad: 0,
+        reason: 0,
         _pad2: 0,
     };
     if !maps::push_event(event) {

@@ -29,6 +29,8 @@ mod program;
 #[cfg(target_arch = "bpf")]
 mod publish;
 #[cfg(target_arch = "bpf")]
+mod spa;
+#[cfg(target_arch = "bpf")]
 mod tc;
 
 /// The crate has no host program: it is built for the BPF target by the build script of `knock-user`.

@@ -9,11 +9,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use knock_common::{
-    abi::ABI_VERSION,
+    abi::{ABI_VERSION, Settings},
     counter::Counter,
     decide::{self, Decision},
     frame::{Frame, MAX_OFFSET},
     parse::{self, Header},
+    spa::find,
     verdict::{Action, Mode, Verdict},
 };
 
@@ -21,7 +22,8 @@ use crate::{
     answer, attempts, confirm, constants,
     conversations::{self, Arrival},
     frame::XdpFrame,
-    maps::{self, Maps},
+    maps::{self, Maps, Scratch},
+    spa,
 };
 
 /// Judges one frame; `frags`, so that jumbo MTUs attach natively.
@@ -38,6 +40,10 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
     let frame = XdpFrame::new(&ctx);
     let outcome = judge(&frame, parse::header(&frame), || match visit(ctx.ctx) {
         0 => consider(ctx.ctx),
+        found if is_packet(found) => {
+            spa::receive(ctx.ctx);
+            consider(ctx.ctx)
+        }
         refused => refused,
     });
     maps::count_number(outcome.counter());
@@ -66,6 +72,8 @@ impl Outcome {
     const JUDGED: u32 = 0x400;
     const REMEMBERED: u32 = 0x800;
     const KEPT: u32 = 0x1000;
+    /// No outcome yet: what may be a packet of single packet authorization is to be looked at first.
+    const PACKET: u32 = 0x2000;
 
     #[inline(always)]
     fn of(verdict: Verdict) -> Self {
@@ -120,6 +128,13 @@ pub fn judge<F: Frame>(
     outcome
 }
 
+/// Returns whether what [`fill`] found may be a packet of single packet authorization.
+#[inline(always)]
+pub fn is_packet(found: u32) -> bool {
+    // Constant once loaded: without such doors the verifier never sees the rest.
+    constants::settings().flags() & Settings::SPA != 0 && found == Outcome::PACKET
+}
+
 /// Does [`fill`].
 // Exported, as are those below, which makes them global functions to the verifier: gone through once, by themselves, and
 // not once more for each state in which they may be called (kernel commit 51c39bb1d5d1). Two at the level of the entry
@@ -139,7 +154,8 @@ extern "C" fn consider(ctx: *mut xdp_md) -> u32 {
     receive(ctx.cast())
 }
 
-/// Fills in the visit of the packet whose header is in the working room; returns 0, or its outcome if it is none.
+/// Fills in the visit of the packet whose header is in the working room; returns 0, or its outcome if it is none, or what
+/// [`is_packet`] knows.
 #[inline(always)]
 pub fn fill<F: Frame>(frame: &F, interface: u32) -> u32 {
     let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp).0 };
@@ -153,9 +169,22 @@ pub fn fill<F: Frame>(frame: &F, interface: u32) -> u32 {
         .segment(frame)
         .and_then(|segment| decide::fill(frame, &segment, &maps::NO_PACKET, &mut scratch.visit));
     match filled {
+        Ok(()) if may_be_packet(frame, &header, scratch) => {
+            // What has its length is neither a step nor a wrong knock, so that a flood of them costs no look-up of attempts.
+            scratch.visit.knock = None;
+            Outcome::PACKET
+        }
         Ok(()) => 0,
         Err(verdict) => Outcome::of(verdict).0,
     }
+}
+
+/// Returns whether the visit in the working room may be a packet of single packet authorization.
+#[inline(always)]
+fn may_be_packet<F: Frame>(frame: &F, header: &Header, scratch: &Scratch) -> bool {
+    constants::settings().flags() & Settings::SPA != 0
+        && scratch.visit.knock.is_some()
+        && find::may_be_packet(frame, header)
 }
 
 /// Decides on the visit in the working room; returns the outcome.

@@ -71,7 +71,7 @@ fn promote(scene: &Scene, door: u8, step: u8) {
 
 /// Gives a grant, or renews the one that is there; returns when it now ends, or `None` for want of room.
 #[inline(always)]
-fn give(key: &GrantKey, fresh: &Grant) -> Option<u64> {
+pub fn give(key: &GrantKey, fresh: &Grant) -> Option<u64> {
     if let Some(until_ns) = renew(key, fresh) {
         return Some(until_ns);
     }

@@ -14,7 +14,7 @@ use knock_common::{
     verdict::Verdict,
 };
 
-use crate::{confirm, constants, conversations, frame, maps, program};
+use crate::{confirm, constants, conversations, frame, maps, program, spa};
 
 /// Bytes that are read at most: link header, two tags, the longest chain of headers that is common.
 const HEADERS_LEN: u32 = 192;
@@ -55,6 +55,10 @@ fn arrive(ctx: &TcContext, has_link: bool) -> i32 {
     let frame = TcFrame::new(ctx);
     let outcome = program::judge(&frame, header(ctx, &frame, has_link), || match visit_tc(ctx.skb.skb) {
         0 => consider_tc(ctx.skb.skb),
+        found if program::is_packet(found) => {
+            spa::receive_tc(ctx.skb.skb);
+            consider_tc(ctx.skb.skb)
+        }
         refused => refused,
     });
     maps::count_number(outcome.counter());

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
-use knock_common::event::{Event, Kind, Via};
+use knock_common::{
+    event::{Event, Kind, Via},
+    spa::verdict::Refusal,
+};
 use nix::net::if_::if_indextoname;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -36,13 +39,15 @@ pub enum Name {
     Reloaded,
     /// A promotion was refused for want of room.
     TableFull,
+    /// A single packet was refused.
+    SpaRejected,
     /// Events were left out or lost.
     Lost,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Attached,
         Self::Detached,
         Self::Reloaded,
@@ -54,6 +59,7 @@ impl Name {
         Self::Banned,
         Self::Unbanned,
         Self::TableFull,
+        Self::SpaRejected,
         Self::Lost,
     ];
 
@@ -72,6 +78,7 @@ impl Name {
             Self::Banned => "banned",
             Self::Unbanned => "unbanned",
             Self::TableFull => "table_full",
+            Self::SpaRejected => "spa_rejected",
             Self::Lost => "lost",
         }
     }
@@ -179,17 +186,29 @@ impl Line {
             Kind::Reset => Name::Reset,
             Kind::Promoted => Name::Promoted,
             Kind::TableFull => Name::TableFull,
+            Kind::SpaRejected => return Some(Self::of_refusal(event, iface)),
         };
         let is_grant = matches!(kind, Kind::Promoted | Kind::TableFull);
         Some(Self {
             source: Some(address(&event.source)),
             door: Some(door.to_owned()),
-            step: Some(event.step),
+            step: (event.via != Via::Spa as u8).then_some(event.step),
             via: if is_grant { Via::from_number(event.via).map(|via| via.name().to_owned()) } else { None },
             iface: Some(iface),
             expires: clock::wall_end(event.until_ns),
             ..Self::new(clock::wall(event.time_ns), name)
         })
+    }
+
+    /// Returns the line of a single packet that was refused.
+    fn of_refusal(event: &Event, iface: String) -> Self {
+        let reason = Refusal::from_number(event.reason).map_or("unknown", Refusal::name);
+        Self {
+            source: Some(address(&event.source)),
+            iface: Some(iface),
+            detail: Some(reason.to_owned()),
+            ..Self::new(clock::wall(event.time_ns), Name::SpaRejected)
+        }
     }
 
     /// Returns the line of an event of the kernel, with doors named by their ids.
@@ -216,7 +235,7 @@ impl Line {
         let who =
             self.source.map_or_else(|| self.iface.clone().unwrap_or_default(), |source| source.to_string());
         let door = self.door.clone().unwrap_or_default();
-        let line = format!("{time}  {style}{event:<10}{style:#}  {who:<39}  {door:<12}  {}", self.rest());
+        let line = format!("{time}  {style}{event:<12}{style:#}  {who:<39}  {door:<12}  {}", self.rest());
         line.trim_end().to_owned()
     }
 
@@ -224,7 +243,7 @@ impl Line {
         match self.event {
             Name::Promoted => AnsiColor::Green.on_default().bold(),
             Name::TableFull | Name::Lost | Name::Banned => AnsiColor::Red.on_default().bold(),
-            Name::Reset => AnsiColor::Yellow.on_default(),
+            Name::Reset | Name::SpaRejected => AnsiColor::Yellow.on_default(),
             Name::Attached
             | Name::Detached
             | Name::Step
@@ -255,9 +274,12 @@ impl Line {
                     self.mode.as_deref().unwrap_or_default()
                 )
             }
-            Name::Detached | Name::Expired | Name::Revoked | Name::Unbanned | Name::Reloaded => {
-                self.detail.clone().unwrap_or_default()
-            }
+            Name::Detached
+            | Name::Expired
+            | Name::Revoked
+            | Name::Unbanned
+            | Name::Reloaded
+            | Name::SpaRejected => self.detail.clone().unwrap_or_default(),
             Name::Step => format!("step {}", self.step.unwrap_or_default()),
             Name::Reset => format!("wrong knock after step {}", self.step.unwrap_or_default()),
             Name::Promoted => format!("open until {}", self.until()),

@@ -93,7 +93,7 @@ const fn level(event: Name) -> Level {
         | Name::Revoked
         | Name::Banned
         | Name::Unbanned => Level::Info,
-        Name::Expired | Name::Step | Name::Reset => Level::Debug,
+        Name::Expired | Name::Step | Name::Reset | Name::SpaRejected => Level::Debug,
     }
 }
 
@@ -112,6 +112,7 @@ pub const fn message_id(event: Name) -> &'static str {
         Name::Banned => "8a56ccbf0c6c403d8863a452bdc0f9bd",
         Name::Unbanned => "0dbc2d9085ca4b16863dff6e994442c9",
         Name::TableFull => "2ba0a6ab7394424aa148df806544834d",
+        Name::SpaRejected => "fb5f5584555c4b7ca391563fa864468d",
         Name::Lost => "e52ddea1327d40d38edd017b0d269e25",
     }
 }

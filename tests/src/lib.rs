@@ -36,6 +36,7 @@ pub mod service;
 pub mod session;
 pub mod shape;
 pub mod site;
+pub mod spa;
 pub mod specimens;
 pub mod sshd;
 pub mod standing;

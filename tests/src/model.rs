@@ -214,7 +214,7 @@ impl Model {
     fn emit(&mut self, source: &Address, kind: Kind, door: u8, step: u8, until_ns: u64) {
         let via = match kind {
             Kind::Promoted | Kind::TableFull => Via::Sequence as u8,
-            Kind::Step | Kind::Reset => 0,
+            Kind::Step | Kind::Reset | Kind::SpaRejected => 0,
         };
         self.events.push(Event {
             time_ns: self.tables.now_ns,
@@ -226,7 +226,7 @@ impl Model {
             kind: kind as u8,
             via,
             step,
-            _pad: 0,
+            reason: 0,
             _pad2: 0,
         });
     }

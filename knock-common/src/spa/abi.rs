@@ -62,10 +62,12 @@ pub struct Right {
     pub open_for_ns: u64,
     /// The longest that it opens for one that does.
     pub longest_ns: u64,
+    /// UDP port that the door listens on.
+    pub port: u16,
     /// Number of the door.
     pub door: u8,
     /// Zero.
-    pub _pad: [u8; 7],
+    pub _pad: [u8; 5],
 }
 
 /// What a generation says of the server.

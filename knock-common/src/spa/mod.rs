@@ -3,6 +3,7 @@
 //! `docs/spa.md` has the byte layout, the derivation of keys and test vectors.
 
 pub mod abi;
+pub mod find;
 pub mod floor;
 pub mod hmac;
 pub mod key;

@@ -52,6 +52,7 @@ impl Saving {
             | Name::Step
             | Name::Reset
             | Name::TableFull
+            | Name::SpaRejected
             | Name::Lost => {}
         }
     }

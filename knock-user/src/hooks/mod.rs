@@ -144,6 +144,7 @@ fn hook(hooks: &Hooks, event: Name) -> Option<&Argv> {
         | Name::Reset
         | Name::Unbanned
         | Name::TableFull
+        | Name::SpaRejected
         | Name::Lost => None,
     }
 }

@@ -1,0 +1,235 @@
+//! The real program with doors that single packets open: its maps filled by hand, packet by packet.
+
+use std::collections::BTreeSet;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{Program, TestRun as _, TestRunOptions, Xdp},
+};
+use knock_common::{
+    abi::{Address, Grant, GrantKey, Settings, mapped},
+    door::door_id,
+    event::{Event, Kind},
+    names,
+    spa::{
+        abi::{KeyId, KeyRule, Right, RightKey, ServerRule, WallClock},
+        key::SpaKey,
+        packet::{Datagram, Request},
+        verdict::Refusal,
+    },
+    verdict::{Action, Mode},
+};
+use knock_user::{
+    hook::{Header, Hook},
+    loader::{Gate, Options},
+    wire::Wire,
+};
+
+use crate::{
+    kernel::{compile, run},
+    packet::{UDP, V4, udp},
+};
+
+/// Nanoseconds of a second.
+pub const SECOND: u64 = 1_000_000_000;
+/// Unix time at boot.
+pub const BOOT: u64 = 1_767_323_000 * SECOND;
+/// Boot time at the start of each test.
+pub const START: u64 = 1000 * SECOND;
+/// The port that the door listens on.
+pub const PORT: u16 = 62_201;
+/// Who sends.
+pub const SENDER: [u8; 4] = [203, 0, 113, 9];
+
+const CONFIG: &str = r#"
+[[door]]
+name = "ssh"
+allow_weak = true
+opens = ["tcp/22"]
+knock = ["udp/62201", "tcp/7101"]
+[[door]]
+name = "web"
+allow_weak = true
+opens = ["tcp/443"]
+knock = ["tcp/7200", "tcp/8301"]
+"#;
+
+/// The program, its maps and one secret.
+pub struct Spa {
+    gate: Gate,
+    mode: Mode,
+    clock: Array<MapData, u64>,
+    wall: Array<MapData, Wire<WallClock>>,
+    floors: HashMap<MapData, KeyId, u64>,
+    counts: PerCpuArray<MapData, u64>,
+    grants: HashMap<MapData, Wire<GrantKey>, Wire<Grant>>,
+    events: RingBuf<MapData>,
+    /// The secret, which may open `ssh` for at most a minute.
+    pub key: SpaKey,
+}
+
+impl Spa {
+    /// Loads the program for a mode, with a secret that has these flags of [`KeyRule`].
+    pub fn load(mode: Mode, flags: u8) -> Self {
+        Self::load_program(mode, flags, names::PROGRAM)
+    }
+
+    /// Does the same for a program of any place.
+    pub fn load_program(mode: Mode, flags: u8, program: &'static str) -> Self {
+        let mut generation = compile(CONFIG);
+        generation.settings.mode = mode.number();
+        generation.settings.flags |= Settings::SPA;
+        let options = Options { test_clock: true, programs: BTreeSet::from([program]), ..Options::default() };
+        let mut gate = Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
+        let ebpf = &mut gate.ebpf;
+        let key = SpaKey::new(&[0x42; 32]);
+        let mut keys: HashMap<_, KeyId, Wire<KeyRule>> = take(ebpf, names::SPA_KEYS);
+        keys.insert(key.id(), Wire(KeyRule { flags, ..key.rule() }), 0).expect("room");
+        let mut rights: HashMap<_, Wire<RightKey>, Wire<Right>> = take(ebpf, names::SPA_RIGHTS);
+        let right =
+            Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, port: PORT, door: 0, _pad: [0; 5] };
+        rights.insert(Wire(RightKey { key: key.id(), door: door_id(b"ssh") }), Wire(right), 0).expect("room");
+        let mut server: Array<_, Wire<ServerRule>> = take(ebpf, names::SPA_SERVER);
+        let rule = ServerRule { identity: door_id(b"box"), window_ns: 30 * SECOND };
+        server.set(0, Wire(rule), 0).expect("an array");
+        let mut spa = Self {
+            clock: take(ebpf, names::TEST_CLOCK),
+            wall: take(ebpf, names::SPA_CLOCK),
+            floors: take(ebpf, names::SPA_FLOORS),
+            counts: take(ebpf, names::SPA_COUNTS),
+            grants: take(ebpf, names::GRANTS),
+            events: take(ebpf, names::EVENTS),
+            gate,
+            mode,
+            key,
+        };
+        spa.floors.insert(spa.key.id(), 0, 0).expect("room");
+        spa.set_now(START);
+        spa.look_at_clock(START, BOOT);
+        spa
+    }
+
+    /// Sets the boot time.
+    pub fn set_now(&mut self, now_ns: u64) {
+        self.clock.set(0, now_ns, 0).expect("an array");
+    }
+
+    /// Tells the kernel of the wall clock, as the daemon does.
+    pub fn look_at_clock(&mut self, seen_ns: u64, offset_ns: u64) {
+        self.wall.set(0, Wire(WallClock { offset_ns, seen_ns }), 0).expect("an array");
+    }
+
+    /// What asks for `ssh`, now, for its sender by name.
+    pub fn request(&self) -> Request {
+        Request {
+            seconds: 0,
+            door: door_id(b"ssh"),
+            counter: BOOT + START,
+            server: door_id(b"box"),
+            source: Some(mapped(SENDER)),
+        }
+    }
+
+    /// The packet of a request.
+    pub fn seal(&self, request: &Request) -> Vec<u8> {
+        Datagram::seal(request, &self.key).bytes().to_vec()
+    }
+
+    /// Sends bytes to the port from an address; panics unless they go the way of anything to a closed port.
+    pub fn send_from(&mut self, source: [u8; 4], payload: &[u8]) {
+        let frame = frame(source, payload);
+        let fate = self.fate();
+        assert_eq!(run(self.program(), &frame), fate);
+    }
+
+    /// Returns what becomes of anything to a closed port.
+    pub fn fate(&self) -> Action {
+        match self.mode {
+            Mode::Observe | Mode::Guard => Action::Pass,
+            Mode::Deny => Action::Drop,
+        }
+    }
+
+    /// Sends bytes to the port.
+    pub fn send(&mut self, payload: &[u8]) {
+        self.send_from(SENDER, payload);
+    }
+
+    /// Returns when the grant of an address for `ssh` ends.
+    pub fn grant_until(&self, source: Address) -> Option<u64> {
+        let key = Wire(GrantKey { source, door: door_id(b"ssh") });
+        self.grants.get(&key, 0).ok().map(|grant| grant.0.until_ns)
+    }
+
+    /// Returns how many grants there are.
+    pub fn grants(&self) -> usize {
+        self.grants.keys().count()
+    }
+
+    /// Returns how many packets were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.sum(0)
+    }
+
+    /// Returns how many were refused for a reason.
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.sum(u32::from(refusal.number()))
+    }
+
+    /// Returns the highest counter that was accepted.
+    pub fn floor(&self) -> u64 {
+        self.floors.get(&self.key.id(), 0).expect("a floor")
+    }
+
+    /// Sets it.
+    pub fn set_floor(&mut self, floor: u64) {
+        self.floors.insert(self.key.id(), floor, 0).expect("room");
+    }
+
+    /// Sends bytes to the port from the sender, by an interface whose gate is at TC.
+    pub fn send_by_tc(&mut self, payload: &[u8]) {
+        let program = self.gate.program_at(Hook::Ingress, Header::Ethernet);
+        let Program::SchedClassifier(program) = program.unwrap_or_else(|error| panic!("{error:?}")) else {
+            panic!("the program is one of TC");
+        };
+        let frame = frame(SENDER, payload);
+        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::default() };
+        program.test_run(options).expect("a test run");
+    }
+
+    /// Takes the reasons of all refusals that were told of.
+    pub fn told(&mut self) -> Vec<Option<Refusal>> {
+        let mut told = Vec::new();
+        while let Some(item) = self.events.next() {
+            let event: Event = bytemuck::pod_read_unaligned(&item);
+            if event.kind == Kind::SpaRejected as u8 {
+                told.push(Refusal::from_number(event.reason));
+            }
+        }
+        told
+    }
+
+    /// Returns the program.
+    pub fn program(&mut self) -> &Xdp {
+        self.gate.program().expect("the program")
+    }
+
+    fn sum(&self, number: u32) -> u64 {
+        self.counts.get(&number, 0).expect("a counter").iter().sum()
+    }
+}
+
+/// Returns the frame of bytes to the port.
+pub fn frame(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let size = u16::try_from(payload.len()).expect("a datagram");
+    let mut datagram = udp(PORT, size);
+    datagram.truncate(8);
+    datagram.extend(payload);
+    V4 { source, ..V4::new(UDP) }.frame(&datagram)
+}
+
+fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> M {
+    let map = ebpf.take_map(name).unwrap_or_else(|| panic!("no map {name}"));
+    M::try_from(map).unwrap_or_else(|_| panic!("map {name} is of another kind"))
+}
