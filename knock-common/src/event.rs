@@ -78,7 +78,7 @@ impl Via {
 pub struct Event {
     /// When, by the kernel's boot-time clock.
     pub time_ns: u64,
-    /// When the grant ends; 0 where there is none.
+    /// When the grant ends; of a single packet that came with a wrong time, its counter; 0 elsewhere.
     pub until_ns: u64,
     /// Who.
     pub source: Address,

@@ -147,7 +147,7 @@ fn sub_keys_differ_from_each_other_and_from_the_secret() {
 }
 
 fn server() -> Server {
-    let clock = WallClock { offset_ns: 1_767_323_000 * SECOND, seen_ns: 40 * SECOND };
+    let clock = WallClock { offset_ns: 1_767_323_000 * SECOND, seen_ns: 40 * SECOND, since_ns: 0 };
     let rule = ServerRule { identity: door_id(b"box"), window_ns: 30 * SECOND };
     Server { rule, clock, now_ns: 45 * SECOND }
 }
@@ -193,6 +193,18 @@ fn the_window_has_sharp_edges_on_both_sides() {
         (u64::MAX, Err(Refusal::Future)),
     ] {
         assert_eq!(check_time(counter, &server()), expected, "counter {counter}");
+    }
+}
+
+#[test]
+fn what_is_older_than_the_floors_is_refused_however_the_wall_clock_is_set() {
+    for step in [0, 3600 * SECOND] {
+        let clock = WallClock { since_ns: 30 * SECOND, ..server().clock };
+        let clock = WallClock { offset_ns: clock.offset_ns + step, ..clock };
+        let since = clock.offset_ns + 30 * SECOND;
+        let at = |counter| check_time(counter, &Server { clock, ..server() });
+
+        assert_eq!((at(since - 1), at(since)), (Err(Refusal::Stale), Ok(())));
     }
 }
 

@@ -227,7 +227,9 @@ fn tell_refusal(room: &Room, number: u32) {
         return;
     }
     let [reason, ..] = number.to_le_bytes();
-    push(Event { reason, ..event(room, Kind::SpaRejected) });
+    let is_by_time = matches!(Refusal::from_number(reason), Some(Refusal::Stale | Refusal::Future));
+    let until_ns = if is_by_time { room.request.counter } else { 0 };
+    push(Event { reason, until_ns, ..event(room, Kind::SpaRejected) });
 }
 
 #[inline(always)]

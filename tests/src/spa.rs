@@ -117,7 +117,7 @@ impl Spa {
 
     /// Tells the kernel of the wall clock, as the daemon does.
     pub fn look_at_clock(&mut self, seen_ns: u64, offset_ns: u64) {
-        self.wall.set(0, Wire(WallClock { offset_ns, seen_ns }), 0).expect("an array");
+        self.wall.set(0, Wire(WallClock { offset_ns, seen_ns, since_ns: 0 }), 0).expect("an array");
     }
 
     /// What asks for `ssh`, now, for its sender by name.

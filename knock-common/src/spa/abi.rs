@@ -88,9 +88,11 @@ pub struct WallClock {
     pub offset_ns: u64,
     /// Boot time when the daemon last looked; 0 if it never did.
     pub seen_ns: u64,
+    /// Boot time since which floors are kept: what is older may have been accepted before, by floors that are gone.
+    pub since_ns: u64,
 }
 
 const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, flags) == 80);
 const _: () =
-    assert!(size_of::<RightKey>() == 16 && size_of::<Right>() == 24 && size_of::<WallClock>() == 16);
+    assert!(size_of::<RightKey>() == 16 && size_of::<Right>() == 24 && size_of::<WallClock>() == 24);
 const _: () = assert!(size_of::<ServerRule>() == 16);

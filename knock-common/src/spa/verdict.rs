@@ -30,7 +30,7 @@ pub enum Refusal {
     WrongSource = 7,
     /// The kernel does not know the wall time well enough.
     NoClock = 8,
-    /// Older than the window.
+    /// Older than the window, or than the floors.
     Stale = 9,
     /// Further in the future than the window.
     Future = 10,
@@ -139,7 +139,8 @@ pub fn beneficiary(
 #[inline(always)]
 pub fn check_time(counter: u64, server: &Server) -> Result<(), Refusal> {
     let wall_ns = wall_ns(&server.clock, server.now_ns).ok_or(Refusal::NoClock)?;
-    if counter < wall_ns.saturating_sub(server.rule.window_ns) {
+    let kept_since_ns = server.clock.since_ns.wrapping_add(server.clock.offset_ns);
+    if counter < wall_ns.saturating_sub(server.rule.window_ns) || counter < kept_since_ns {
         return Err(Refusal::Stale);
     }
     if counter > wall_ns.saturating_add(server.rule.window_ns) {
