@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::Wish,
-    config::{Config, Door, Forward, HideAs, Mode, SessionRule},
+    config::{Config, Door, Forward, HideAs, Mode, SessionRule, spa},
     generation::Generation,
     loader::needs_egress,
 };
@@ -56,6 +56,12 @@ pub struct About {
     pub public: Vec<String>,
     /// The doors by name.
     pub doors: BTreeMap<String, AboutDoor>,
+    /// What clients call this server, where single packets open a door.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// Who may send them: names, and rights in words that hold no secret.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
     /// First and last port of the host's ephemeral range when it was loaded, which the kernel keeps to.
     pub ephemeral: (u16, u16),
 }
@@ -119,6 +125,9 @@ pub struct AboutDoor {
     pub to: Vec<IpNet>,
     /// New attempts a second.
     pub new_attempts_per_s: u32,
+    /// How single packets open it, in words; `None` where they do not.
+    #[serde(default)]
+    pub spa: Option<String>,
 }
 
 impl About {
@@ -154,6 +163,8 @@ impl About {
                 .zip(0..)
                 .map(|((door, rule), number)| (door.name.clone(), about_door(door, rule, number)))
                 .collect(),
+            identity: config.spa.as_ref().map(|server| server.identity.clone()),
+            keys: config.keys.iter().map(|key| (key.name.clone(), spa::in_words(key))).collect(),
             ephemeral: (generation.settings.ephemeral_first, generation.settings.ephemeral_last),
         }
     }
@@ -213,6 +224,7 @@ fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
         from: door.from.clone(),
         to: door.to.clone(),
         new_attempts_per_s: door.new_attempts_per_s,
+        spa: door.spa.as_ref().map(|spa| format!("udp/{} {}", spa.listen, spa.keys.join(" "))),
     }
 }
 
@@ -240,6 +252,14 @@ impl Diff {
         sets(&mut changes, "interface", &old.interfaces, &new.interfaces);
         sets(&mut changes, "allow", &old.allow, &new.allow);
         sets(&mut changes, "public", &old.public, &new.public);
+        if old.identity != new.identity {
+            let show = |one: &Option<String>| one.clone().unwrap_or_else(|| "none".to_owned());
+            changes.push(format!("identity {} -> {}", show(&old.identity), show(&new.identity)));
+        }
+        let keys = |about: &About| -> Vec<String> {
+            about.keys.iter().map(|(name, rights)| format!("{name}: {rights}")).collect()
+        };
+        sets(&mut changes, "key", &keys(old), &keys(new));
         for (name, door) in &new.doors {
             match old.doors.get(name) {
                 None => changes.push(format!("+ door {name}: {}", door.opens.join(" "))),
@@ -288,6 +308,10 @@ fn changed_door(changes: &mut Vec<String>, name: &str, old: &AboutDoor, new: &Ab
             facts.push(format!("{what} {} -> {}", show(old_ms), show(new_ms)));
         }
     }
+    if old.spa != new.spa {
+        let show = |one: &Option<String>| one.clone().unwrap_or_else(|| "none".to_owned());
+        facts.push(format!("spa {} -> {}", show(&old.spa), show(&new.spa)));
+    }
     if old.sessions != new.sessions {
         facts.push(format!("sessions {} -> {}", old.sessions, new.sessions));
     }
@@ -310,11 +334,12 @@ mod tests {
         let now = about(7, KNOCK, "observe");
         let mut said = serde_json::to_value(&now).expect("JSON");
         let words = said.as_object_mut().expect("an object");
-        for word in ["hide_as", "forward", "egress", "previous_egress"] {
+        for word in ["hide_as", "forward", "egress", "previous_egress", "identity", "keys"] {
             assert!(words.remove(word).is_some(), "{word}");
         }
         for door in words["doors"].as_object_mut().expect("doors").values_mut() {
-            assert!(door.as_object_mut().expect("a door").remove("sessions").is_some());
+            let door = door.as_object_mut().expect("a door");
+            assert!(door.remove("sessions").is_some() && door.remove("spa").is_some());
         }
 
         let read = About::from_bytes(said.to_string().as_bytes()).expect("a gate of this layout");

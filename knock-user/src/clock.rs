@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use knock_common::spa::abi::WallClock;
 use nix::time::{ClockId, clock_gettime};
 
 /// Returns the time of the kernel program's clock (`CLOCK_BOOTTIME`), in nanoseconds since boot.
@@ -52,6 +53,18 @@ impl Moment {
         self.end(until_ns)?;
         let left_ms = (i128::from(until_ns) - i128::from(self.ns)) / 1_000_000;
         Some(left_ms as f64 / 1000.0)
+    }
+}
+
+/// Returns what the kernel is to know of wall time from now on; `before` is what it knew, zeros if nothing yet.
+#[must_use]
+pub fn seen(before: WallClock) -> WallClock {
+    let Moment { ns, wall } = Moment::now();
+    let unix_ns = u64::try_from(wall.as_nanosecond()).unwrap_or(0);
+    WallClock {
+        offset_ns: unix_ns.wrapping_sub(ns),
+        seen_ns: ns,
+        since_ns: if before.seen_ns == 0 { ns } else { before.since_ns },
     }
 }
 

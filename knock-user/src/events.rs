@@ -1,6 +1,6 @@
 //! The event stream as people and programs read it: one line an event, aligned text or JSON.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
@@ -202,11 +202,17 @@ impl Line {
 
     /// Returns the line of a single packet that was refused.
     fn of_refusal(event: &Event, iface: String) -> Self {
-        let reason = Refusal::from_number(event.reason).map_or("unknown", Refusal::name);
+        let refusal = Refusal::from_number(event.reason);
+        let reason = refusal.map_or("unknown", Refusal::name);
+        let detail = match refusal {
+            Some(Refusal::Stale | Refusal::Future) => format!("{reason}: {}", skew(event)),
+            Some(Refusal::NoClock) => format!("{reason}: no daemon has told the kernel the time of late"),
+            _ => reason.to_owned(),
+        };
         Self {
             source: Some(address(&event.source)),
             iface: Some(iface),
-            detail: Some(reason.to_owned()),
+            detail: Some(detail),
             ..Self::new(clock::wall(event.time_ns), Name::SpaRejected)
         }
     }
@@ -307,6 +313,16 @@ impl Line {
         let by_hand = if self.event == Name::Banned { "unbanned" } else { "revoked" };
         self.expires.map_or(by_hand.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
     }
+}
+
+/// Returns in words how far the time of a packet was from this machine's.
+fn skew(event: &Event) -> String {
+    let here_ns = clock::wall(event.time_ns).as_nanosecond();
+    let apart_ns = i128::from(event.until_ns) - here_ns;
+    let apart =
+        Duration::from_secs(u64::try_from(apart_ns.unsigned_abs() / 1_000_000_000).unwrap_or(u64::MAX));
+    let which = if apart_ns < 0 { "behind" } else { "ahead of" };
+    format!("its time is {} {which} this machine's", humantime::format_duration(apart))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use knock_common::{
 use crate::{
     config::{Config, Door, Forward, HideAs, Mode, SessionRule},
     service::Service,
+    spa::Spa,
     step::Step,
 };
 
@@ -48,6 +49,8 @@ pub struct Generation {
     pub port_doors: Vec<PortDoors>,
     /// Prefixes of all lists, with the bits of the key that count.
     pub prefixes: Vec<(u32, PrefixKey)>,
+    /// What it knows of single packets.
+    pub spa: Spa,
 }
 
 /// Why a configuration cannot be put into the kernel's terms.
@@ -109,6 +112,7 @@ impl Generation {
             door_names: config.doors.iter().map(|door| door.name.clone()).collect(),
             port_doors: roles.sets,
             prefixes: prefixes(config),
+            spa: Spa::of(config),
         })
     }
 
@@ -145,6 +149,7 @@ fn flags(config: &Config) -> u8 {
         (host_number("/proc/sys/net/ipv6/auto_flowlabels") != 0, Settings::LABELS),
         (config.forward == Forward::Deny, Settings::DENY_FORWARD),
         (config.doors.iter().any(|door| door.sessions == SessionRule::Keep), Settings::SESSIONS),
+        (config.doors.iter().any(|door| door.spa.is_some()), Settings::SPA),
     ];
     flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag)
 }
@@ -274,6 +279,9 @@ impl Roles {
             }
         }
         for (number, door) in config.doors.iter().enumerate() {
+            if let Some(spa) = &door.spa {
+                roles.judged[1][usize::from(spa.listen)] = true;
+            }
             roles.add_door(door, 1 << number);
         }
         roles

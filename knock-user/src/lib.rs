@@ -44,6 +44,7 @@ pub mod run;
 pub mod sandbox;
 pub mod secret;
 pub mod service;
+pub mod spa;
 pub mod state;
 pub mod state_file;
 pub mod step;

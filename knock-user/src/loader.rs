@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::lpm_trie::Key,
+    maps::{MapError, lpm_trie::Key},
     programs::{Program, SchedClassifier, Xdp},
 };
 use knock_common::{
@@ -15,12 +15,16 @@ use knock_common::{
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::{
-    devices,
+    clock, devices,
     generation::Generation,
     hook::{Header, Hook},
+    spa::Spa,
     state,
     wire::{self, Wire},
 };
+
+/// Insert only what is not there (`linux/bpf.h`).
+const BPF_NOEXIST: u64 = 1;
 
 /// The BPF object that the build script made.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-knock"));
@@ -204,8 +208,60 @@ impl Gate {
         for (number, chunk) in (0..).zip(&options.about) {
             about.set(number, *chunk, 0).context("writing the generation's description of itself")?;
         }
+        self.fill_spa(&generation.spa)?;
         if let Some(by_ns) = options.confirm_by_ns {
             wire::confirm(&mut self.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")?;
+        }
+        Ok(())
+    }
+
+    fn fill_spa(&mut self, spa: &Spa) -> Result<()> {
+        let Some(server) = spa.server else { return Ok(()) };
+        let mut keys = wire::spa_keys(&mut self.ebpf)?;
+        for (id, rule) in &spa.keys {
+            keys.insert(id, Wire(*rule), 0).context("writing a key")?;
+        }
+        let mut rights = wire::spa_rights(&mut self.ebpf)?;
+        for (right, value) in &spa.rights {
+            rights.insert(Wire(*right), Wire(*value), 0).context("writing what a key may ask for")?;
+        }
+        wire::spa_server(&mut self.ebpf)?.set(0, Wire(server), 0).context("writing the server's name")?;
+        let mut floors = wire::spa_floors(&mut self.ebpf)?;
+        for (id, _) in &spa.keys {
+            // One that is there stays, whatever generation it comes from.
+            match floors.insert(id, 0, BPF_NOEXIST) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+                other => other.context(
+                    "no room for the counter of a key: keys of former configurations have it; detach, and begin anew",
+                )?,
+            }
+        }
+        // Before the first packet is judged; the daemon looks again and again.
+        let mut clock = wire::spa_clock(&mut self.ebpf)?;
+        let fresh = clock::seen(clock.get(&0, 0).context("reading the clock")?.0);
+        clock.set(0, Wire(fresh), 0).context("telling the kernel the time")
+    }
+
+    fn read_back_spa(&mut self, spa: &Spa) -> Result<()> {
+        let Some(server) = spa.server else { return Ok(()) };
+        let keys = wire::spa_keys(&mut self.ebpf)?;
+        for (id, rule) in &spa.keys {
+            if keys.get(id, 0)? != Wire(*rule) {
+                bail!("a key reads back other than it was written: nothing was attached");
+            }
+        }
+        let rights = wire::spa_rights(&mut self.ebpf)?;
+        for (right, value) in &spa.rights {
+            if rights.get(&Wire(*right), 0)? != Wire(*value) {
+                bail!("what a key may ask for reads back other than it was written: nothing was attached");
+            }
+        }
+        if wire::spa_server(&mut self.ebpf)?.get(&0, 0)? != Wire(server) {
+            bail!("the server's name reads back other than it was written: nothing was attached");
+        }
+        let floors = wire::spa_floors(&mut self.ebpf)?;
+        for (id, _) in &spa.keys {
+            floors.get(id, 0).context("the counter of a key was written and is not there")?;
         }
         Ok(())
     }
@@ -227,6 +283,7 @@ impl Gate {
         for (bits, key) in &generation.prefixes {
             prefixes.get(&prefix_key(*bits, *key), 0).context("a prefix was written and is not there")?;
         }
+        self.read_back_spa(&generation.spa)?;
         let about = wire::about(&mut self.ebpf)?;
         for (number, chunk) in (0..).zip(&options.about) {
             if about.get(&number, 0)? != *chunk {

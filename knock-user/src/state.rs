@@ -12,12 +12,17 @@ use knock_common::{
     },
     counter::{self, COUNTERS, Counter},
     names,
+    spa::{
+        abi::{KeyId, WallClock},
+        verdict::REFUSALS,
+    },
 };
 
 use crate::{
+    clock,
     pins::{self, Pins},
     table::Table,
-    wire::Counters,
+    wire::{Counters, SpaClock, Wire},
 };
 
 /// What a pinned map must be for this program to use it.
@@ -34,13 +39,16 @@ const fn shape(name: &'static str, kind: MapType, key_bytes: usize, value_bytes:
     Shape { name, kind, key_bytes, value_bytes, entries: None }
 }
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 13] = [
     shape(names::FIRST_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::LATER_ATTEMPTS, MapType::LruHash, size_of::<Address>(), size_of::<Attempts>()),
     shape(names::GRANTS, MapType::Hash, size_of::<GrantKey>(), size_of::<Grant>()),
     shape(names::BANS, MapType::Hash, size_of::<Address>(), size_of::<Ban>()),
     shape(names::SESSIONS, MapType::LruHash, size_of::<Address>(), size_of::<Sessions>()),
     shape(names::REPLIES, MapType::LruHash, size_of::<FlowKey>(), size_of::<Flow>()),
+    shape(names::SPA_FLOORS, MapType::Hash, size_of::<KeyId>(), 8),
+    Shape { entries: Some(1), ..shape(names::SPA_CLOCK, MapType::Array, 4, size_of::<WallClock>()) },
+    Shape { entries: Some(REFUSALS.len() + 1), ..shape(names::SPA_COUNTS, MapType::PerCpuArray, 4, 8) },
     Shape { entries: Some(1), ..shape(names::BANS_IN_USE, MapType::Array, 4, 8) },
     Shape { entries: Some(COUNTERS), ..shape(names::COUNTERS, MapType::PerCpuArray, 4, 8) },
     Shape { entries: Some(LEDGER_WORDS), ..shape(names::LEDGER, MapType::Array, 4, 8) },
@@ -116,6 +124,10 @@ pub struct State {
     pub sessions: Option<Table<Address, Sessions>>,
     /// Conversations of the host's own whose answers are awaited; `None` likewise.
     pub replies: Option<Table<FlowKey, Flow>>,
+    /// The highest counters of single packets that were accepted, by secret; `None` likewise.
+    pub floors: Option<Table<KeyId, u64>>,
+    wall: Option<SpaClock<MapData>>,
+    packets: Option<Counters<MapData>>,
     ledger: Array<MapData, u64>,
     counters: Counters<MapData>,
 }
@@ -136,6 +148,9 @@ impl State {
             later_attempts: Table::open(&at(names::LATER_ATTEMPTS))?,
             sessions: open_if_any(&at(names::SESSIONS))?,
             replies: open_if_any(&at(names::REPLIES))?,
+            floors: open_if_any(&at(names::SPA_FLOORS))?,
+            wall: open_array_if_any(pins, names::SPA_CLOCK)?,
+            packets: open_array_if_any(pins, names::SPA_COUNTS)?,
             ledger: open(pins, names::LEDGER)?,
             counters: open(pins, names::COUNTERS)?,
         })
@@ -171,8 +186,56 @@ impl State {
     /// # Errors
     /// When the map cannot be read.
     pub fn counts(&self) -> Result<Vec<(&'static str, u64)>> {
-        counter::ALL.iter().map(|(counter, name, _)| Ok((*name, self.count(*counter)?))).collect()
+        let all = counter::ALL.iter().map(|(counter, name, _)| Ok((*name, self.count(*counter)?)));
+        all.chain(self.packet_counts()).collect()
     }
+
+    /// Returns what became of single packets, by name.
+    fn packet_counts(&self) -> impl Iterator<Item = Result<(&'static str, u64)>> {
+        let names = packet_counters().zip(0..);
+        self.packets.iter().flat_map(move |packets| {
+            names.clone().map(|((name, _), number)| {
+                let values = packets.get(&number, 0).context("reading a counter of single packets")?;
+                Ok((name, values.iter().sum()))
+            })
+        })
+    }
+
+    /// Tells the kernel the wall time, by which it judges single packets.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn tell_time(&mut self) -> Result<()> {
+        let Some(wall) = &mut self.wall else { return Ok(()) };
+        let fresh = clock::seen(wall.get(&0, 0).context("reading the clock of single packets")?.0);
+        wall.set(0, Wire(fresh), 0).context("telling the kernel the time")
+    }
+}
+
+/// Returns the counters of single packets, by their numbers: name, and what became of the packet in a word.
+pub fn packet_counters() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+    const NAMES: [&str; REFUSALS.len()] = [
+        "spa_malformed",
+        "spa_unknown_key",
+        "spa_bad_gate",
+        "spa_bad_code",
+        "spa_other_server",
+        "spa_not_allowed",
+        "spa_wrong_source",
+        "spa_no_clock",
+        "spa_stale",
+        "spa_future",
+        "spa_replayed",
+    ];
+    let refused = NAMES.into_iter().zip(REFUSALS).map(|(name, refusal)| (name, refusal.name()));
+    [("spa_accepted", "accepted")].into_iter().chain(refused)
+}
+
+fn open_array_if_any<M: TryFrom<Map>>(pins: &Pins, name: &'static str) -> Result<Option<M>>
+where
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    if pins::is_there(&pins.state().join(name))? { open(pins, name).map(Some) } else { Ok(None) }
 }
 
 /// A gate that was loaded before the map came to this layout has none.

@@ -25,6 +25,7 @@ use crate::{
     clock,
     generation::{address, key_of},
     pins::Pins,
+    secret::hex,
     state::State,
 };
 
@@ -41,6 +42,9 @@ pub struct Saved {
     saved: Timestamp,
     grants: Vec<SavedGrant>,
     bans: Vec<SavedBan>,
+    /// The highest counters of single packets, by the id of their secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    floors: BTreeMap<String, u64>,
 }
 
 /// A grant, by the name of its door.
@@ -80,10 +84,18 @@ fn until_ns(expires: Option<Timestamp>) -> u64 {
 }
 
 impl Saved {
-    /// Returns what is kept of a gate that was taken off: nothing.
-    #[must_use]
-    pub const fn nothing(now: Timestamp) -> Self {
-        Self { v: VERSION, saved: now, grants: Vec::new(), bans: Vec::new() }
+    /// Leaves nothing of a gate that was taken off in its file, but for which single packets were accepted: those of `state`,
+    /// where it can still be read, and those that the file knows.
+    ///
+    /// # Errors
+    /// As [`Self::write`], or when the kernel's maps cannot be read.
+    pub fn forget(path: &Path, state: Option<&State>, now: Timestamp) -> Result<()> {
+        let mut kept = Self::read(path, now).ok().flatten().map(|saved| saved.floors).unwrap_or_default();
+        for (id, floor) in state.map_or(Ok(BTreeMap::new()), floors)? {
+            let known = kept.entry(id).or_default();
+            *known = floor.max(*known);
+        }
+        Self { v: VERSION, saved: now, grants: Vec::new(), bans: Vec::new(), floors: kept }.write(path)
     }
 
     /// Takes down the live grants and bans.
@@ -113,7 +125,7 @@ impl Saved {
             })
         };
         let bans = state.bans.entries()?.into_iter().filter_map(live).collect();
-        Ok(Self { v: VERSION, saved: now, grants, bans })
+        Ok(Self { v: VERSION, saved: now, grants, bans, floors: floors(state)? })
     }
 
     /// Gives the grants that still hold, of doors that still are, and the bans.
@@ -143,6 +155,7 @@ impl Saved {
             bans.put(&key_of(ban.source), &value)?;
             restored.bans += 1;
         }
+        raise_floors(state, &self.floors)?;
         Ok(restored)
     }
 
@@ -210,6 +223,28 @@ impl Saved {
         );
         Ok(Some(saved))
     }
+}
+
+fn floors(state: &State) -> Result<BTreeMap<String, u64>> {
+    let Some(floors) = &state.floors else { return Ok(BTreeMap::new()) };
+    Ok(floors
+        .entries()?
+        .into_iter()
+        .filter(|(_, floor)| *floor > 0)
+        .map(|(id, floor)| (hex(&id), floor))
+        .collect())
+}
+
+/// Raises the floors of the secrets that are there; none is ever lowered.
+fn raise_floors(state: &mut State, saved: &BTreeMap<String, u64>) -> Result<()> {
+    let Some(floors) = &mut state.floors else { return Ok(()) };
+    for (id, floor) in floors.entries()? {
+        let kept = saved.get(&hex(&id)).copied().unwrap_or(0);
+        if kept > floor {
+            floors.put(&id, &kept)?;
+        }
+    }
+    Ok(())
 }
 
 /// How a file that is being written begins and ends its name.

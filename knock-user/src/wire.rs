@@ -5,7 +5,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, ProgramArray},
 };
 use bytemuck::Pod;
-use knock_common::{abi, names};
+use knock_common::{abi, names, spa::abi as spa};
 
 /// A plain value on its way into or out of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,16 @@ pub type About<T> = Array<T, [u8; abi::ABOUT_CHUNK]>;
 pub type AttemptMap<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Attempts>>;
 /// The map of interfaces' link-layer addresses.
 pub type Links<T> = HashMap<T, u32, u64>;
+/// The map of secrets for single packets.
+pub type SpaKeys<T> = HashMap<T, spa::KeyId, Wire<spa::KeyRule>>;
+/// The map of what secrets may ask for.
+pub type SpaRights<T> = HashMap<T, Wire<spa::RightKey>, Wire<spa::Right>>;
+/// The map of the highest counters that were accepted.
+pub type SpaFloors<T> = HashMap<T, spa::KeyId, u64>;
+/// What a generation says of the server.
+pub type SpaServer<T> = Array<T, Wire<spa::ServerRule>>;
+/// What the kernel knows of wall time.
+pub type SpaClock<T> = Array<T, Wire<spa::WallClock>>;
 /// The counters.
 pub type Counters<T> = PerCpuArray<T, u64>;
 
@@ -106,6 +116,26 @@ handle!(
 handle!(
     /// Opens the map of interfaces' link-layer addresses.
     links, names::LINKS, Links
+);
+handle!(
+    /// Opens the map of secrets for single packets.
+    spa_keys, names::SPA_KEYS, SpaKeys
+);
+handle!(
+    /// Opens the map of what secrets may ask for.
+    spa_rights, names::SPA_RIGHTS, SpaRights
+);
+handle!(
+    /// Opens the map of the highest counters that were accepted.
+    spa_floors, names::SPA_FLOORS, SpaFloors
+);
+handle!(
+    /// Opens what the generation says of the server.
+    spa_server, names::SPA_SERVER, SpaServer
+);
+handle!(
+    /// Opens what the kernel knows of wall time.
+    spa_clock, names::SPA_CLOCK, SpaClock
 );
 handle!(
     /// Opens the counters.

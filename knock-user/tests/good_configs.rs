@@ -1,6 +1,6 @@
 //! Configurations that must be taken, with what they mean and what they warn about.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning};
 use knock_user::service::Service;
@@ -282,16 +282,49 @@ opens = ["tcp/22"]
 knock = ["tcp/20011", "udp/5017", "tcp/1490", "udp/7121"]
 "#;
 
+/// Writes a secret that its owner alone can read; returns where.
+fn written_key(folder: &Path) -> String {
+    let path = folder.join("a.key");
+    fs::write(&path, "00".repeat(32)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn keys_are_read_beside_the_file_and_are_in_no_debug_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let _ = written_key(folder.path());
+    let text = "[spa]\nidentity = \"box\"\nwindow = \"10s\"\n[[key]]\nname = \"alice\"\nsecret_file = \"a.key\"\nnat = true\n\
+                [[door]]\nname = \"ssh\"\nopens = [\"tcp/22\"]\nspa = { listen = \"udp/62201\", keys = [\"alice\"] }\n";
+    let path = folder.path().join("x.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let (config, warnings) = Config::read(&path).unwrap_or_else(|error| panic!("{error}"));
+
+    assert_eq!(warned(&warnings), Vec::<String>::new());
+    assert_eq!((config.keys.len(), config.keys[0].nat, config.keys[0].secrets.len()), (1, true, 1));
+    assert_eq!(config.doors[0].spa.as_ref().map(|spa| spa.listen), Some(62_201));
+    assert!(config.doors[0].knock.is_empty());
+    assert!(!format!("{config:?}").contains("00000000"), "{config:?}");
+
+    fs::set_permissions(folder.path().join("a.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let refused = Config::read(&path).expect_err("others can read the secret").to_string();
+    assert!(refused.contains("chmod 600"), "{refused}");
+}
+
 #[test]
 fn every_example_of_the_reference_is_taken_as_it_stands() {
     let reference = include_str!("../../docs/configuration.md");
     let examples: Vec<_> = reference.split("```toml\n").skip(1).collect();
     let whole = examples.iter().filter_map(|rest| rest.split("```").next());
+    let folder = tempfile::tempdir().unwrap();
+    let key = written_key(folder.path());
 
     for example in whole {
         // A line or two is shown without the rest: a door gets what it lacks.
         let head = if example.contains("[[door]]") { "" } else { DOOR_HEAD };
-        let text = format!("{head}{example}");
+        let text = format!("{head}{example}").replace("alice.key", &key);
         let (_, warnings) = parse(&text);
         assert_eq!(warned(&warnings), Vec::<String>::new(), "{text}");
     }

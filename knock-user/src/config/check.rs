@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, programs, show_duration,
+    spa::in_words,
 };
 use crate::generation::host_ephemeral;
 
@@ -147,18 +148,21 @@ fn summary(config: &Config, unreachable: &[String], out: &mut impl Write) -> io:
     let width = config.doors.iter().map(|door| door.name.len()).max().unwrap_or(0);
     for door in &config.doors {
         let opens: Vec<String> = door.opens.iter().map(ToString::to_string).collect();
-        let steps = door.knock.len();
         writeln!(
             out,
-            "door {:width$}  opens {} for {}; {steps} step{}, {:.0} bits of secret; {} a step, {} in all",
+            "door {:width$}  opens {} for {}; {}",
             door.name,
             opens.join(", "),
             show_duration(door.open_for),
-            if steps == 1 { "" } else { "s" },
-            bits(&door.knock),
-            show_duration(door.step_timeout),
-            show_duration(door.total_timeout),
+            ways(door),
         )?;
+    }
+    if let Some(server) = &config.spa {
+        let (identity, window) = (&server.identity, show_duration(server.window));
+        writeln!(out, "single packets for {identity}, clocks no more than {window} apart")?;
+    }
+    for key in &config.keys {
+        writeln!(out, "key {}: {}", key.name, in_words(key))?;
     }
     if !unreachable.is_empty() {
         writeln!(
@@ -168,6 +172,25 @@ fn summary(config: &Config, unreachable: &[String], out: &mut impl Write) -> io:
         )?;
     }
     Ok(())
+}
+
+/// Returns how a door is opened, in words.
+fn ways(door: &Door) -> String {
+    let steps = door.knock.len();
+    let sequence = (steps > 0).then(|| {
+        format!(
+            "{steps} step{}, {:.0} bits of secret; {} a step, {} in all",
+            if steps == 1 { "" } else { "s" },
+            bits(&door.knock),
+            show_duration(door.step_timeout),
+            show_duration(door.total_timeout),
+        )
+    });
+    let spa = door
+        .spa
+        .as_ref()
+        .map(|spa| format!("by single packets to udp/{} with {}", spa.listen, spa.keys.join(", ")));
+    sequence.into_iter().chain(spa).collect::<Vec<_>>().join("; ")
 }
 
 fn print_warnings(
@@ -207,6 +230,7 @@ fn door_json(door: &Door) -> Value {
         "step_timeout_s": door.step_timeout.as_secs_f64(),
         "total_timeout_s": door.total_timeout.as_secs_f64(),
         "open_for_s": door.open_for.as_secs_f64(),
+        "keys": door.spa.as_ref().map_or(&[][..], |spa| &spa.keys[..]),
     })
 }
 

@@ -9,7 +9,7 @@ use super::{
     Door, MAX_STEPS, SessionRule,
     problem::Findings,
     section::{DurationKey, Section},
-    show_duration,
+    show_duration, spa,
     spelling::DOOR_KEYS,
 };
 use crate::{service::Service, step::Step};
@@ -58,6 +58,8 @@ pub(super) struct Draft {
     /// Where `sessions` stands, or the header.
     pub(super) sessions_span: Range<usize>,
     pub(super) allow_weak: bool,
+    /// How single packets open it, if they do.
+    pub(super) spa: Option<spa::DoorDraft>,
     step_timeout: Duration,
     total_timeout: Duration,
     new_attempts_per_s: u32,
@@ -96,9 +98,9 @@ impl Draft {
 
     fn from_section(name: Option<Spanned<String>>, section: &Section<'_, '_>, found: &mut Findings) -> Self {
         for (key, what) in [("opens", "hides nothing"), ("knock", "can never be opened")] {
-            // A door with a way of a later version has been told so, and once is enough.
-            let later = key == "knock" && (section.has("rotate") || section.has("spa"));
-            if !section.has(key) && !later {
+            // A door may have another way; one with a way of a later version has been told so, and once is enough.
+            let has_other = key == "knock" && (section.has("rotate") || section.has("spa"));
+            if !section.has(key) && !has_other {
                 let help = format!("add `{key}`, as {}", example(key));
                 found.error(section.span.clone(), format!("{}: no `{key}`: it {what}", section.title), help);
             }
@@ -121,6 +123,7 @@ impl Draft {
             sessions: sessions(section, found),
             sessions_span: section.value("sessions").map_or(section.span.clone(), Spanned::span),
             allow_weak: section.boolean("allow_weak", found).unwrap_or(false),
+            spa: spa::DoorDraft::read(section, found),
             step_timeout,
             total_timeout,
             new_attempts_per_s: section
@@ -145,6 +148,7 @@ impl Draft {
             from: bare(self.from),
             to: bare(self.to),
             new_attempts_per_s: self.new_attempts_per_s,
+            spa: self.spa.map(spa::DoorDraft::bare),
         }
     }
 }

@@ -14,6 +14,7 @@ mod programs;
 mod rules;
 mod secret;
 mod section;
+pub mod spa;
 mod spelling;
 mod state;
 mod xdp;
@@ -75,6 +76,10 @@ pub struct Config {
     pub public: Vec<Service>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
+    /// What is said of single packets as a whole; there where a door opens by them.
+    pub spa: Option<spa::Server>,
+    /// Who may send them.
+    pub keys: Vec<spa::Key>,
     /// Programs that the daemon runs when something happens.
     pub hooks: Hooks,
     /// The loopback address at which metrics are served; `None`: nowhere.
@@ -173,7 +178,7 @@ pub struct Door {
     pub name: String,
     /// What it hides from strangers and opens to those who knock; never empty.
     pub opens: Vec<Service>,
-    /// The sequence, in order; never empty.
+    /// The sequence, in order; empty where single packets alone open it.
     pub knock: Vec<Step>,
     /// Longest time between two steps.
     pub step_timeout: Duration,
@@ -189,6 +194,8 @@ pub struct Door {
     pub to: Vec<IpNet>,
     /// How many new attempts a second the kernel records, over all sources.
     pub new_attempts_per_s: u32,
+    /// How single packets open it, if they do.
+    pub spa: Option<spa::DoorSpa>,
 }
 
 impl fmt::Debug for Door {
@@ -238,7 +245,7 @@ impl Config {
     /// Every problem of the text at once, each with its place.
     pub fn parse(name: &str, text: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
         let found = Findings::new(name, text);
-        parse(text, found)
+        parse(text, Path::new("."), found)
     }
 
     /// Returns what listens on this machine, to others too, and what deny mode leaves nobody a way to; nothing in another mode.
@@ -265,7 +272,7 @@ impl Config {
             found.error(at..at + 1, "a byte that is not UTF-8", "save the file as UTF-8 text");
         }
         permissions(mode, &name, &mut found);
-        Ok(parse(&text, found)?)
+        Ok(parse(&text, path.parent().unwrap_or(Path::new(".")), found)?)
     }
 }
 
@@ -290,7 +297,8 @@ fn permissions(mode: u32, name: &str, found: &mut Findings) {
     }
 }
 
-fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), ConfigError> {
+/// `folder` is where the names of files in the text begin.
+fn parse(text: &str, folder: &Path, mut found: Findings) -> Result<(Config, Vec<Warning>), ConfigError> {
     let Some(document) = document(text, &mut found) else { return Err(found.into_error()) };
     let root = Section::new("this file".to_owned(), 0..0, document.get_ref());
     root.refuse_unknown(spelling::ROOT_KEYS, &mut found);
@@ -298,7 +306,10 @@ fn parse(text: &str, mut found: Findings) -> Result<(Config, Vec<Warning>), Conf
     let doors = door::Draft::read_all(&root, &mut found);
     rules::judge(&xdp, &doors, &mut found);
     lint::judge(&xdp, &doors, &mut found);
+    let (spa, keys) = spa::read(&root, &xdp, &doors, folder, &mut found);
     let config = Config {
+        spa,
+        keys,
         hooks: hooks::read(&root, &mut found),
         metrics: metrics::read(&root, &mut found),
         state: state::read(&root, &mut found),

@@ -139,7 +139,7 @@ impl<'t, 'd> Section<'t, 'd> {
         };
         if items.is_empty() {
             let or_not = match key {
-                "opens" | "knock" => "",
+                "opens" | "knock" | "keys" => "",
                 "on_promote" | "on_expire" | "on_ban" => ", or leave the key out",
                 _ => ", or leave the key out: an empty list never means all",
             };

@@ -16,23 +16,34 @@ pub(super) const DOOR_KEYS: &[&str] = &[
     "to",
     "new_attempts_per_s",
     "allow_weak",
+    "spa",
 ];
 /// Keys outside any table.
-pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door", "hooks", "metrics", "state"];
+pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door", "spa", "key", "hooks", "metrics", "state"];
 /// Keys of the `[hooks]` table.
 pub(super) const HOOKS_KEYS: &[&str] = &["on_promote", "on_expire", "on_ban", "user", "timeout", "at_once"];
 /// Keys of the `[metrics]` table.
 pub(super) const METRICS_KEYS: &[&str] = &["listen"];
 /// Keys of the `[state]` table.
 pub(super) const STATE_KEYS: &[&str] = &["file"];
+/// Keys of the `[spa]` table.
+pub(super) const SPA_KEYS: &[&str] = &["identity", "window"];
+/// Keys of a `[[key]]` table.
+pub(super) const KEY_KEYS: &[&str] =
+    &["name", "secret_file", "old_secret_file", "max_open", "nat", "any_address"];
+/// Keys of `spa` in a door.
+pub(super) const DOOR_SPA_KEYS: &[&str] = &["listen", "keys"];
 
 /// Each table with its keys.
-const TABLES: [(&str, &[&str]); 5] = [
+const TABLES: [(&str, &[&str]); 8] = [
     ("[xdp]", XDP_KEYS),
     ("a [[door]]", DOOR_KEYS),
     ("[hooks]", HOOKS_KEYS),
     ("[metrics]", METRICS_KEYS),
     ("[state]", STATE_KEYS),
+    ("[spa]", SPA_KEYS),
+    ("a [[key]]", KEY_KEYS),
+    ("`spa` of a [[door]]", DOOR_SPA_KEYS),
 ];
 
 /// Farther than this a suggestion is a guess.
@@ -41,9 +52,9 @@ const NEAR: usize = 2;
 /// What to use instead of a key that only a later version knows.
 pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
     match key {
-        "rotate" => Some("rotating sequences come later: give the door a fixed sequence with `knock`"),
-        "spa" => Some("single packet authorization comes later: give the door a sequence with `knock`"),
-        "key" => Some("keys belong to single packet authorization, which comes later: use `knock` in a door"),
+        "rotate" => {
+            Some("rotating sequences come later: give the door a fixed sequence with `knock`, or `spa`")
+        }
         _ => None,
     }
 }

@@ -70,6 +70,8 @@ impl Draft {
             allow: self.allow.into_iter().map(Spanned::into_inner).collect(),
             public: self.public.into_iter().map(Spanned::into_inner).collect(),
             doors,
+            spa: None,
+            keys: Vec::new(),
             hooks: Hooks::default(),
             metrics: None,
             state: None,

@@ -114,6 +114,7 @@ struct Daemon {
     door_names: BTreeMap<u64, String>,
     places: BTreeMap<String, Place>,
     next_scan: Instant,
+    told_time: Option<Instant>,
     saving: Saving,
     sheet: Sheet,
     farewell: Option<oneshot::Sender<Reply>>,
@@ -131,6 +132,9 @@ struct Inputs {
     terminal: Terminal,
     tick: tokio::time::Interval,
 }
+
+/// How often the kernel is told the wall time, by which it judges single packets.
+const TIME_EVERY: Duration = Duration::from_secs(1);
 
 /// How long hooks that run at the end may go on; then they are killed.
 const HOOKS_PATIENCE: Duration = Duration::from_secs(2);
@@ -194,6 +198,7 @@ fn set_up(
         door_names,
         places: BTreeMap::new(),
         next_scan: Instant::now(),
+        told_time: None,
         saving: Saving::default(),
         sheet,
         farewell: None,
@@ -228,6 +233,7 @@ impl Daemon {
 
     fn tick(&mut self) -> Result<Option<Stop>> {
         self.sweep()?;
+        self.tell_time()?;
         self.hub.catch_up();
         self.save()?;
         self.tell_skipped_hooks();
@@ -239,6 +245,15 @@ impl Daemon {
             return Ok(Some(Stop::Taken));
         }
         self.mind_confirmation()
+    }
+
+    /// Tells the kernel the wall time, often enough that a step of the clock matters for a moment only.
+    fn tell_time(&mut self) -> Result<()> {
+        if self.told_time.is_some_and(|at| at.elapsed() < TIME_EVERY) {
+            return Ok(());
+        }
+        self.told_time = Some(Instant::now());
+        self.state.tell_time()
     }
 
     fn drain(&mut self, events: Vec<knock_common::event::Event>) {

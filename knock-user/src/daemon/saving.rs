@@ -151,6 +151,6 @@ impl Daemon {
                 path.display()
             );
         }
-        warn_of(Saved::nothing(Timestamp::now()).write(path));
+        warn_of(Saved::forget(path, Some(&self.state), Timestamp::now()));
     }
 }

@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 
 pub use self::serve::{CONTENT_TYPE, Page, serve};
-use crate::report::{InterfaceState, Status};
+use crate::{
+    report::{InterfaceState, Status},
+    state,
+};
 
 /// Names and values of a metric's labels.
 type Labels = Vec<(&'static str, String)>;
@@ -125,6 +128,10 @@ impl Sheet {
                 Place::Own(own) => self.counter(own, meaning, value),
             }
         }
+        let spa = state::packet_counters().map(|(name, result)| {
+            (vec![("result", result.to_owned())], status.counters.get(name).copied().unwrap_or_default())
+        });
+        self.counters("spa_packets", "single packets, by what became of them", spa);
         self.counters("packets", "packets by verdict", packets);
         self.counters("attempts", "knocks that could be a step, by what became of them", attempts);
         self.counters("promotions", "sequences completed, by what came of it", promotions);

@@ -130,7 +130,7 @@ pub struct Door {
     pub name: String,
     /// What it hides and opens.
     pub opens: Vec<String>,
-    /// The ways to open it: `sequence`.
+    /// The ways to open it: `sequence`, `spa`.
     pub ways: Vec<String>,
     /// Steps of the sequence.
     pub steps: usize,
@@ -145,7 +145,7 @@ pub struct Door {
 /// A table in the kernel and how full it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// `grants`, `bans`, `first_attempts`, `later_attempts`, `sessions` or `replies`.
+    /// `grants`, `bans`, `first_attempts`, `later_attempts`, `sessions`, `spa_floors` or `replies`.
     pub name: &'static str,
     /// Entries in it.
     pub entries: usize,
@@ -173,7 +173,7 @@ pub struct Grant {
     pub source: IpAddr,
     /// The door's name.
     pub door: String,
-    /// `sequence` or `manual`.
+    /// `sequence`, `spa` or `manual`.
     pub via: String,
     /// When it was first given.
     #[serde(serialize_with = "milliseconds")]

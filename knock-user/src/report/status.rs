@@ -86,6 +86,9 @@ impl Held {
         if let Some(sessions) = &state.sessions {
             tables.push(table("sessions", sessions.count()?, sessions.capacity()));
         }
+        if let Some(floors) = &state.floors {
+            tables.push(table("spa_floors", floors.count()?, floors.capacity()));
+        }
         if let Some(replies) = &state.replies {
             tables.push(table("replies", replies.count()?, replies.capacity()));
         }
@@ -102,12 +105,17 @@ fn door(name: &str, about: &AboutDoor, grants: usize) -> Door {
     Door {
         name: name.to_owned(),
         opens: about.opens.clone(),
-        ways: vec!["sequence".to_owned()],
+        ways: ways(about),
         steps: about.steps,
         open_for_s: about.open_for_ms as f64 / 1000.0,
         sessions: about.sessions.to_string(),
         grants,
     }
+}
+
+fn ways(about: &AboutDoor) -> Vec<String> {
+    let ways = [(about.steps > 0, "sequence"), (about.spa.is_some(), "spa")];
+    ways.into_iter().filter(|(is, _)| *is).map(|(_, way)| way.to_owned()).collect()
 }
 
 fn generation(about: &About) -> Generation {

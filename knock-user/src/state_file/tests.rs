@@ -24,6 +24,7 @@ fn saved() -> Saved {
             expires,
         }],
         bans: vec![SavedBan { source, since, expires: None }],
+        floors: BTreeMap::from([("aa32145b693ec6c0".to_owned(), 1_767_323_045_678_000_000)]),
     }
 }
 
@@ -45,6 +46,18 @@ fn what_was_written_is_read_by_root_alone_and_leaves_nothing_beside_it() {
     assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
     let beside = fs::read_dir(path.parent().expect("a folder")).expect("readable").count();
     assert_eq!(beside, 1);
+}
+
+#[test]
+fn a_gate_that_was_taken_off_leaves_which_packets_were_accepted_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("grants.json");
+    saved().write(&path).expect("written");
+
+    Saved::forget(&path, None, at(LATER)).expect("written");
+
+    let left = Saved::read(&path, at(LATER)).expect("read").expect("a file");
+    assert_eq!((left.grants, left.bans, left.floors), (vec![], vec![], saved().floors));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     attach,
     control::{Address, Request},
     pins::{self, Busy, Held, Pins},
+    state::State,
     state_file::Saved,
     survey,
 };
@@ -47,13 +48,15 @@ pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
         take_off(&interface, args.force, pins)?;
         say!("xdp-knock: {interface} is no longer guarded");
     }
+    // What cannot be opened, of another version or cleared by the daemon, is known by the file.
+    let packets = State::open(pins).ok();
     match held {
         Some(held) => held.clear()?,
         None => Held::clear_of(pins)?,
     }
     if let Some(path) = state {
         // Grants and bans go with the gate: they must not come back with the next one.
-        Saved::nothing(Timestamp::now()).write(&path)?;
+        Saved::forget(&path, packets.as_ref(), Timestamp::now())?;
     }
     Ok(is_any)
 }

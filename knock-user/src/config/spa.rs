@@ -1,0 +1,350 @@
+//! Single packet authorization: the `[spa]` table, the `[[key]]` tables, and `spa` in a door.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use knock_common::spa::{
+    abi::{KEYS_ENTRIES, RIGHTS_ENTRIES},
+    key::SpaKey,
+};
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    door,
+    problem::Findings,
+    section::{DurationKey, Section},
+    show_duration,
+    spelling::{DOOR_SPA_KEYS, KEY_KEYS, SPA_KEYS},
+    table, xdp,
+};
+use crate::{secret, step::Step};
+
+/// Longest name of a server or a key.
+const MAX_NAME: usize = 63;
+const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
+const DEFAULT_MAX_OPEN: Duration = Duration::from_secs(3600);
+
+/// The shortest is what clocks in step keep; the longest is the time that a packet held back on the way stays good.
+const WINDOW: DurationKey = DurationKey {
+    name: "window",
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(600),
+    examples: "\"10s\", \"30s\" or \"2m\"",
+};
+const MAX_OPEN: DurationKey = DurationKey {
+    name: "max_open",
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(365 * 24 * 3600),
+    examples: "\"30m\", \"8h\" or \"7d\"",
+};
+
+/// What is said of single packets as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// What clients call this server.
+    pub identity: String,
+    /// How far a client's clock may be from this one's.
+    pub window: Duration,
+}
+
+/// Who may send single packets, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What the configuration calls it.
+    pub name: String,
+    /// Its secret, and the one before while that is still accepted; none where a file could not be read.
+    pub secrets: Vec<Secret>,
+    /// The longest that it opens a door for.
+    pub max_open: Duration,
+    /// It may ask for whoever sends the packet.
+    pub nat: bool,
+    /// It may ask for another address than the one that it sends from.
+    pub any_address: bool,
+}
+
+/// A secret in a configuration; it is in no debug output, and two are the same if they have one id.
+#[derive(Clone)]
+pub struct Secret(pub SpaKey);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<secret {}>", secret::hex(&self.0.id()))
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Secret {}
+
+/// How single packets open a door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorSpa {
+    /// The UDP port that they are sent to.
+    pub listen: u16,
+    /// Names of the keys that may.
+    pub keys: Vec<String>,
+}
+
+/// The same as read, with its places.
+pub(super) struct DoorDraft {
+    span: Range<usize>,
+    listen: Option<Spanned<u16>>,
+    keys: Vec<Spanned<String>>,
+}
+
+impl DoorDraft {
+    /// Reads `spa` of a door, where it has one.
+    pub(super) fn read(door: &Section<'_, '_>, found: &mut Findings) -> Option<Self> {
+        let value = door.value("spa")?;
+        let DeValue::Table(table) = value.get_ref() else {
+            let help = "write spa = { listen = \"udp/62201\", keys = [\"alice\"] }";
+            found.error(value.span(), format!("{}: `spa` is not a table", door.title), help);
+            return None;
+        };
+        let section = Section::new(format!("{}: spa", door.title), value.span(), table);
+        section.refuse_unknown(DOOR_SPA_KEYS, found);
+        for (key, example) in [("listen", "\"udp/62201\""), ("keys", "[\"alice\"]")] {
+            if !section.has(key) {
+                let message = format!("{}: no `{key}`", section.title);
+                found.error(value.span(), message, format!("add one, as {key} = {example}"));
+            }
+        }
+        let keys = section.list("keys", "names of keys", |name| Ok::<_, String>(name.to_owned()), found);
+        Some(Self { span: value.span(), listen: listen(&section, found), keys: keys.unwrap_or_default() })
+    }
+
+    pub(super) fn bare(self) -> DoorSpa {
+        DoorSpa {
+            listen: self.listen.map_or(0, Spanned::into_inner),
+            keys: self.keys.into_iter().map(Spanned::into_inner).collect(),
+        }
+    }
+}
+
+fn listen(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<u16>> {
+    let text = section.text("listen", found)?;
+    let Ok(Step::Udp(port)) = text.get_ref().parse() else {
+        let message = format!("{}: `listen` is \"{}\"", section.title, text.get_ref());
+        found.error(text.span(), message, "it must be a port of UDP, as \"udp/62201\"");
+        return None;
+    };
+    Some(Spanned::new(text.span(), port.get()))
+}
+
+/// Keys as read, with the places of their names.
+struct KeyDraft {
+    name: Spanned<String>,
+    key: Key,
+}
+
+/// Reads the tables and judges what doors say of them. `folder` is what names of files begin from.
+pub(super) fn read(
+    root: &Section<'_, '_>,
+    xdp: &xdp::Draft,
+    doors: &[door::Draft],
+    folder: &Path,
+    found: &mut Findings,
+) -> (Option<Server>, Vec<Key>) {
+    let server = server(root, found);
+    let keys = keys(root, folder, found);
+    for (door, spa) in doors.iter().filter_map(|door| Some((door, door.spa.as_ref()?))) {
+        if !root.has("spa") {
+            let message = format!("{}: `spa` without a [spa] table", door.title);
+            let help = "add one with the name that clients give this server, as identity = \"box\"";
+            found.error(spa.span.clone(), message, help);
+        }
+        known_keys(door, spa, &keys, found);
+        listens_apart(door, spa, xdp, doors, found);
+    }
+    apart(&keys, found);
+    counts(doors, &keys, found);
+    let is_used = |name: &str| {
+        doors
+            .iter()
+            .filter_map(|door| door.spa.as_ref())
+            .any(|spa| spa.keys.iter().any(|key| key.get_ref() == name))
+    };
+    for key in keys.iter().filter(|key| !is_used(key.name.get_ref())) {
+        let message = format!("key \"{}\" opens no door", key.name.get_ref());
+        found.warning(key.name.span(), message, "name it in `keys` of a door's `spa`, or take it out");
+    }
+    (server, keys.into_iter().map(|draft| draft.key).collect())
+}
+
+fn server(root: &Section<'_, '_>, found: &mut Findings) -> Option<Server> {
+    let (value, table) = table(root, "spa", found)?;
+    let section = Section::new("[spa]".to_owned(), value.span(), table);
+    section.refuse_unknown(SPA_KEYS, found);
+    let identity = name("identity", &section, found)?.into_inner();
+    let window = section.duration(&WINDOW, found).map_or(DEFAULT_WINDOW, Spanned::into_inner);
+    Some(Server { identity, window })
+}
+
+fn keys(root: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Vec<KeyDraft> {
+    let Some(value) = root.value("key") else { return Vec::new() };
+    let DeValue::Array(items) = value.get_ref() else {
+        found.error(value.span(), "`key` is not a list of tables", "write [[key]], in double brackets");
+        return Vec::new();
+    };
+    let mut keys = Vec::new();
+    for (number, item) in items.iter().enumerate() {
+        let DeValue::Table(table) = item.get_ref() else {
+            let message = format!("key {} is not a table", number + 1);
+            found.error(item.span(), message, "write it under [[key]]");
+            continue;
+        };
+        keys.extend(key(&Section::new(format!("key {}", number + 1), item.span(), table), folder, found));
+    }
+    keys
+}
+
+fn key(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<KeyDraft> {
+    section.refuse_unknown(KEY_KEYS, found);
+    let name = name("name", section, found);
+    if !section.has("secret_file") {
+        let help = "add the file that `xdp-knock keygen` wrote, as secret_file = \"alice.key\"";
+        found.error(section.span.clone(), format!("{}: no `secret_file`", section.title), help);
+    }
+    let secrets = ["secret_file", "old_secret_file"].into_iter();
+    let secrets = secrets.filter_map(|which| secret_in(which, section, folder, found)).collect();
+    let max_open = section.duration(&MAX_OPEN, found).map_or(DEFAULT_MAX_OPEN, Spanned::into_inner);
+    let nat = section.boolean("nat", found).unwrap_or(false);
+    let any_address = section.boolean("any_address", found).unwrap_or(false);
+    let name = name?;
+    let key = Key { name: name.get_ref().clone(), secrets, max_open, nat, any_address };
+    Some(KeyDraft { name, key })
+}
+
+fn name(key: &str, section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<String>> {
+    if !section.has(key) {
+        let message = format!("{}: no `{key}`", section.title);
+        found.error(section.span.clone(), message, format!("add one, as {key} = \"alice\""));
+    }
+    let text = section.text(key, found)?;
+    let name = *text.get_ref();
+    let fits = (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !fits {
+        let message = format!("{}: `{key}` is \"{name}\"", section.title);
+        let help = format!("a name is 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`");
+        found.error(text.span(), message, help);
+        return None;
+    }
+    Some(Spanned::new(text.span(), name.to_owned()))
+}
+
+fn secret_in(which: &str, section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<Secret> {
+    let text = section.text(which, found)?;
+    let path: PathBuf = folder.join(text.get_ref());
+    match secret::read(&secret::Place::File(path)) {
+        Ok(key) => Some(Secret(key)),
+        Err(error) => {
+            let message = format!("{}: `{which}` is \"{}\"", section.title, text.get_ref());
+            found.error(text.span(), message, error.to_string());
+            None
+        }
+    }
+}
+
+fn known_keys(door: &door::Draft, spa: &DoorDraft, keys: &[KeyDraft], found: &mut Findings) {
+    let mut seen: Vec<&str> = Vec::new();
+    for key in &spa.keys {
+        let name = key.get_ref().as_str();
+        if !keys.iter().any(|known| known.name.get_ref() == name) {
+            let names: Vec<&str> = keys.iter().map(|known| known.name.get_ref().as_str()).collect();
+            let help = if names.is_empty() {
+                "there is none: add a [[key]] table".to_owned()
+            } else {
+                format!("the keys are {}", names.join(", "))
+            };
+            found.error(key.span(), format!("{}: no [[key]] is called \"{name}\"", door.title), help);
+        }
+        if seen.contains(&name) {
+            let message = format!("{}: key \"{name}\" is listed twice in `keys`", door.title);
+            found.error(key.span(), message, "name each key once");
+        }
+        seen.push(name);
+    }
+}
+
+/// What is sent to a public port is never looked at, and a hidden port is no closed one.
+fn listens_apart(
+    door: &door::Draft,
+    spa: &DoorDraft,
+    xdp: &xdp::Draft,
+    doors: &[door::Draft],
+    found: &mut Findings,
+) {
+    let Some(listen) = &spa.listen else { return };
+    let Ok(step) = format!("udp/{}", listen.get_ref()).parse::<Step>() else { return };
+    let hidden = doors.iter().flat_map(|other| &other.opens);
+    for (service, is) in xdp.public.iter().map(|one| (one, "public")).chain(hidden.map(|one| (one, "hidden")))
+    {
+        if service.get_ref().takes(step) {
+            let message =
+                format!("{}: `listen` is \"{step}\", in {is} \"{}\"", door.title, service.get_ref());
+            found.error(
+                listen.span(),
+                message,
+                "packets are sent to a port that looks closed: choose another",
+            );
+        }
+    }
+}
+
+fn apart(keys: &[KeyDraft], found: &mut Findings) {
+    let mut names: HashMap<&str, Range<usize>> = HashMap::new();
+    let mut ids = HashMap::new();
+    for draft in keys {
+        let name = draft.name.get_ref();
+        if let Some(first) = names.insert(name, draft.name.span()) {
+            let line = found.line_of(&first);
+            let message = format!("a second key has the name \"{name}\"");
+            found.error(
+                draft.name.span(),
+                message,
+                format!("the first stands on line {line}: each name must be unique"),
+            );
+        }
+        for secret in &draft.key.secrets {
+            if let Some(other) = ids.insert(secret.0.id(), name) {
+                let message = format!("key \"{name}\" has a secret that \"{other}\" has too");
+                found.error(draft.name.span(), message, "make one with `xdp-knock keygen` for each");
+            }
+        }
+    }
+}
+
+fn counts(doors: &[door::Draft], keys: &[KeyDraft], found: &mut Findings) {
+    let secrets: usize = keys.iter().map(|draft| draft.key.secrets.len()).sum();
+    let pairs: usize = doors.iter().filter_map(|door| door.spa.as_ref()).map(|spa| 2 * spa.keys.len()).sum();
+    for (count, most, what) in
+        [(secrets, KEYS_ENTRIES, "secrets"), (pairs, RIGHTS_ENTRIES, "pairs of a door and a secret")]
+    {
+        if count > most {
+            found.file_error(format!("{count} {what} are too many"), format!("at most {most}"));
+        }
+    }
+}
+
+/// Returns a key in words that hold no secret.
+#[must_use]
+pub fn in_words(key: &Key) -> String {
+    let ids: Vec<String> = key.secrets.iter().map(|secret| secret::hex(&secret.0.id())).collect();
+    let rights = [
+        (key.nat, "whoever sends it (a packet held back on the way can be raced once)"),
+        (key.any_address, "any address"),
+    ];
+    let rights: Vec<&str> = rights.into_iter().filter(|(is, _)| *is).map(|(_, words)| words).collect();
+    let lets_in = if rights.is_empty() { "its sender's address".to_owned() } else { rights.join(", ") };
+    format!("id {}; opens for {} at most, for {lets_in}", ids.join(" and "), show_duration(key.max_open))
+}
