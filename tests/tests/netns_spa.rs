@@ -1,0 +1,306 @@
+//! One packet opens a real sshd: by our client and by the shell's, over IPv4 and IPv6, through a NAT; and never twice.
+
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    path::PathBuf,
+    process::Command,
+    time::SystemTime,
+};
+
+use knock_tests::{
+    instance::{Instance, door, guard},
+    netns::{Family, Namespace, Network, add_addresses, address, join},
+    process::Process,
+    program::{Finished, run, xdp_knock},
+    sshd::Sshd,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Where the doors of these tests listen: the client's default.
+const PORT: u16 = 62_201;
+const SHELL_CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/spa-client.sh");
+
+/// Keys as `keygen` makes them.
+struct Keys(TempDir);
+
+impl Keys {
+    fn new(names: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for keys");
+        for name in names {
+            let mut keygen = Command::new(xdp_knock());
+            let _ = run(keygen.args(["keygen", name, "--dir"]).arg(folder.path())).succeeded();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.key"))
+    }
+
+    fn secret(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a key").trim().to_owned()
+    }
+
+    fn table(&self, name: &str, more: &str) -> String {
+        format!("[[key]]\nname = \"{name}\"\nsecret_file = \"{}\"\n{more}\n", self.path(name).display())
+    }
+}
+
+const SSH: &str =
+    "[[door]]\nname = \"ssh\"\nopens = [\"tcp/22\"]\nspa = { listen = \"udp/62201\", keys = [\"alice\"] }\n";
+const BOX: &str = "[spa]\nidentity = \"box\"\n";
+
+fn config(keys: &Keys, more: &str) -> String {
+    [&guard(&[SSH.to_owned()]), BOX, &keys.table("alice", more)].concat()
+}
+
+/// Runs our client with a packet for `ssh`.
+fn ours(from: &Namespace, to: IpAddr, keys: &Keys, more: &[&str]) -> Finished {
+    let mut knock = from.bounded(xdp_knock());
+    knock.args(["knock", &to.to_string(), "--spa", "--server", "box", "--door", "ssh", "--key"]);
+    run(knock.arg(keys.path("alice")).args(more))
+}
+
+/// Runs the shell's client likewise.
+fn shells(from: &Namespace, to: IpAddr, keys: &Keys, more: &[&str]) -> Finished {
+    let mut shell = from.bounded("sh");
+    shell.arg(SHELL_CLIENT).arg("-k").arg(keys.path("alice")).args(["-s", "box", "-d", "ssh"]);
+    run(shell.args(more).args([&to.to_string(), &PORT.to_string()]))
+}
+
+/// Makes a packet without sending it.
+fn packet(from: &Namespace, to: IpAddr, keys: &Keys, source: IpAddr) -> Vec<u8> {
+    let text = ours(from, to, keys, &["--source", &source.to_string(), "--dry-run"]).succeeded();
+    let digits = text.split_whitespace().find(|word| word.len() == 156).expect("78 bytes in hex");
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("ASCII");
+            u8::from_str_radix(pair, 16).expect("hex")
+        })
+        .collect()
+}
+
+fn send(from: &Namespace, to: IpAddr, bytes: &[u8]) {
+    from.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        let _ = socket.send_to(bytes, (to, PORT)).expect("sent");
+    });
+}
+
+fn assert_refused(daemon: &mut Process, reason: &str) {
+    let event = daemon.event("spa_rejected", |_| true);
+    let detail = event["detail"].as_str().unwrap_or_default();
+    assert!(detail.starts_with(reason), "refused as {detail}, not as {reason}");
+}
+
+fn hosts(family: Family) -> [IpAddr; 2] {
+    [address(family, 0, 1), address(family, 0, 2)]
+}
+
+#[test]
+fn a_packet_of_either_client_opens_ssh_over_both_families() {
+    let network = Network::new();
+    let sshd = Sshd::start(&network.server);
+    let keys = Keys::new(&["alice"]);
+    for family in [Family::V4, Family::V6] {
+        let [server, client] = hosts(family);
+        for is_ours in [true, false] {
+            let gate = Instance::new(&network.server, &["srv0"], &config(&keys, ""));
+            let mut daemon = gate.serve(&[]);
+            assert!(!sshd.opens_soon(&network.client, server, None), "{family:?}: shut before the packet");
+
+            let source = client.to_string();
+            let sent = if is_ours {
+                ours(&network.client, server, &keys, &["--source", &source])
+            } else {
+                shells(&network.client, server, &keys, &["-a", &source])
+            };
+
+            assert!(sent.is_success(), "{sent}");
+            let promoted = daemon.event("promoted", |_| true);
+            assert_eq!((&promoted["via"], &promoted["door"]), (&json!("spa"), &json!("ssh")));
+            assert_eq!(promoted["source"], json!(source));
+            assert!(sshd.opens(&network.client, server), "{family:?}: open after it");
+            let listed = gate.run("list", &["--json"]);
+            assert!(listed.stdout.contains("\"via\":\"spa\""), "{listed}");
+        }
+    }
+}
+
+#[test]
+fn through_a_nat_it_takes_the_right_or_the_nat_s_own_address() {
+    let network = Network::new();
+    let inside = Namespace::new("inside");
+    behind_nat(&network.client, &inside);
+    let sshd = Sshd::start(&network.server);
+    let keys = Keys::new(&["alice"]);
+    let [server, nat] = hosts(Family::V4);
+    let own = address(Family::V4, 7, 2).to_string();
+    for (right, args, opens) in [
+        ("", &["--nat"][..], false),
+        ("nat = true", &["--nat"][..], true),
+        ("nat = true", &["--source", &own][..], false),
+        ("", &["--source", &own][..], false),
+        ("", &["--source", &nat.to_string()][..], true),
+        ("any_address = true", &["--source", &nat.to_string()][..], true),
+    ] {
+        let gate = Instance::new(&network.server, &["srv0"], &config(&keys, right));
+        let mut daemon = gate.serve(&[]);
+
+        let sent = ours(&inside, server, &keys, args);
+
+        assert!(sent.is_success(), "{sent}");
+        if opens {
+            assert_eq!(daemon.event("promoted", |_| true)["source"], json!(nat.to_string()));
+        } else {
+            assert_refused(&mut daemon, "wrong_source");
+        }
+        assert_eq!(sshd.opens_soon(&inside, server, None), opens, "{right} {args:?}");
+    }
+}
+
+/// Puts a host behind a router that hides it behind its own address.
+fn behind_nat(router: &Namespace, inside: &Namespace) {
+    join((router, "lan0"), (inside, "in0"), 1500);
+    add_addresses(router, "lan0", 7, 1);
+    add_addresses(inside, "in0", 7, 2);
+    router.run("sysctl -qw net.ipv4.ip_forward=1");
+    inside.run(&format!("ip route add default via {}", address(Family::V4, 7, 1)));
+    router.run("nft add table inet nat");
+    router.run("nft add chain inet nat post { type nat hook postrouting priority srcnat ; }");
+    router.run("nft add rule inet nat post oifname cli0 masquerade");
+}
+
+#[test]
+fn a_packet_is_refused_a_second_time_whatever_becomes_of_the_gate() {
+    let network = Network::new();
+    let keys = Keys::new(&["alice"]);
+    let folder = tempfile::tempdir().expect("a folder for the state");
+    let state = format!("[state]\nfile = \"{}/grants.json\"\n", folder.path().display());
+    let [server, client] = hosts(Family::V4);
+    // A minute and more of patience: each step of this test takes seconds.
+    let text = config(&keys, "").replace(BOX, "[spa]\nidentity = \"box\"\nwindow = \"10m\"\n") + &state;
+    let gate = Instance::new(&network.server, &["srv0"], &text);
+    let mut daemon = gate.serve(&["--persist"]);
+    let copy = packet(&network.client, server, &keys, client);
+
+    send(&network.client, server, &copy);
+    let _ = daemon.event("promoted", |_| true);
+    send(&network.client, server, &copy);
+    assert_refused(&mut daemon, "replayed");
+
+    let reloaded = gate.run("reload", &[]);
+    assert!(reloaded.is_success(), "{reloaded}");
+    send(&network.client, server, &copy);
+    assert_refused(&mut daemon, "replayed");
+
+    daemon.kill();
+    let mut daemon = gate.serve(&[]);
+    send(&network.client, server, &copy);
+    assert_refused(&mut daemon, "replayed");
+
+    // Off, pins and all, and on again: as after a reboot, but for the clock.
+    let detached = gate.run("detach", &[]);
+    assert!(detached.is_success(), "{detached}");
+    gate.assert_nothing("after detach");
+    let mut daemon = gate.serve(&[]);
+    send(&network.client, server, &copy);
+    assert_refused(&mut daemon, "stale");
+    let fresh = packet(&network.client, server, &keys, client);
+    send(&network.client, server, &fresh);
+    let _ = daemon.event("promoted", |_| true);
+}
+
+#[test]
+fn a_client_with_a_wrong_clock_is_refused_with_the_reason_and_spends_nothing() {
+    const HOUR: i128 = 3_600_000_000_000;
+    let network = Network::new();
+    let keys = Keys::new(&["alice"]);
+    let [server, client] = hosts(Family::V4);
+    let gate = Instance::new(&network.server, &["srv0"], &config(&keys, ""));
+    let mut daemon = gate.serve(&[]);
+    let source = client.to_string();
+    for (ahead, reason) in [
+        (HOUR, "future: its time is "),
+        (24 * HOUR, "future: its time is "),
+        (-HOUR, "stale: its time is 1h "),
+        (-24 * HOUR, "stale: its time is 1day "),
+    ] {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos();
+        let counter = (i128::try_from(now).expect("a time of ours") + ahead).to_string();
+
+        let sent = shells(&network.client, server, &keys, &["-a", &source, "-c", &counter]);
+
+        assert!(sent.is_success(), "{sent}");
+        assert_refused(&mut daemon, reason);
+    }
+    let sent = shells(&network.client, server, &keys, &["-a", &source]);
+    assert!(sent.is_success(), "{sent}");
+    let _ = daemon.event("promoted", |_| true);
+}
+
+#[test]
+fn keys_follow_their_doors_by_name_and_what_is_taken_out_opens_nothing() {
+    let network = Network::new();
+    let sshd = Sshd::start(&network.server);
+    let keys = Keys::new(&["alice", "bob"]);
+    let [server, client] = hosts(Family::V4);
+    let source = client.to_string();
+    let gate = Instance::new(&network.server, &["srv0"], &config(&keys, ""));
+    let mut daemon = gate.serve(&[]);
+
+    // Another door takes its number.
+    let other = door("other", &["tcp/8022"], &["tcp/7101", "udp/5017"], "");
+    let moved = [&guard(&[other, SSH.to_owned()]), BOX, &keys.table("alice", "")].concat();
+    gate.configure(moved.as_bytes());
+    let reloaded = gate.run("reload", &[]);
+    assert!(reloaded.is_success(), "{reloaded}");
+    assert!(ours(&network.client, server, &keys, &["--source", &source]).is_success());
+    assert_eq!(daemon.event("promoted", |_| true)["door"], json!("ssh"));
+    assert!(sshd.opens(&network.client, server));
+
+    let bobs = [&guard(&[SSH.replace("alice", "bob")]), BOX, &keys.table("bob", "")].concat();
+    gate.configure(bobs.as_bytes());
+    let reloaded = gate.run("reload", &[]);
+    assert!(reloaded.is_success() && reloaded.stdout.contains("key"), "{reloaded}");
+    assert!(ours(&network.client, server, &keys, &["--source", &source]).is_success());
+    assert_refused(&mut daemon, "unknown_key");
+}
+
+#[test]
+fn what_happened_is_counted_and_no_secret_is_told() {
+    let network = Network::new();
+    let keys = Keys::new(&["alice"]);
+    let [server, client] = hosts(Family::V4);
+    let gate = Instance::new(&network.server, &["srv0"], &config(&keys, ""));
+    let mut daemon = gate.serve(&[]);
+    let copy = packet(&network.client, server, &keys, client);
+    let mut damaged = copy.clone();
+    damaged[70] ^= 1;
+    for bytes in [&damaged, &copy, &copy] {
+        send(&network.client, server, bytes);
+    }
+    assert_refused(&mut daemon, "bad_code");
+    assert_refused(&mut daemon, "replayed");
+
+    let status = gate.run("status", &["--json"]);
+
+    let facts: Value =
+        serde_json::from_str(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status}"));
+    let counters = &facts["counters"];
+    assert_eq!(
+        [&counters["spa_accepted"], &counters["spa_bad_code"], &counters["spa_replayed"]],
+        [&json!(1), &json!(1), &json!(1)]
+    );
+    assert_eq!(facts["doors"][0]["ways"], json!(["spa"]));
+    let checked = run(Command::new(xdp_knock()).arg("check").arg(gate.config_file()));
+    assert!(checked.is_success(), "{checked}");
+    let list = gate.run("list", &["--json"]);
+    for told in [&status.stdout, &list.stdout, &checked.stdout, &daemon.said()] {
+        assert!(!told.contains(&keys.secret("alice")), "{told}");
+    }
+}
