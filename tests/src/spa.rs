@@ -222,11 +222,16 @@ impl Spa {
 
 /// Returns the frame of bytes to the port.
 pub fn frame(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    frame_to(V4::new(UDP).destination, source, payload)
+}
+
+/// Returns the same to an address.
+pub fn frame_to(destination: [u8; 4], source: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let size = u16::try_from(payload.len()).expect("a datagram");
     let mut datagram = udp(PORT, size);
     datagram.truncate(8);
     datagram.extend(payload);
-    V4 { source, ..V4::new(UDP) }.frame(&datagram)
+    V4 { source, destination, ..V4::new(UDP) }.frame(&datagram)
 }
 
 fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> M {

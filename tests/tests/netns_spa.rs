@@ -1,19 +1,36 @@
 //! One packet opens a real sshd: by our client and by the shell's, over IPv4 and IPv6, through a NAT; and never twice.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, UdpSocket},
     path::PathBuf,
     process::Command,
-    time::SystemTime,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, SystemTime},
 };
 
+use knock_common::{
+    door::door_id,
+    spa::{
+        key::SpaKey,
+        packet::{Datagram, Request},
+    },
+};
 use knock_tests::{
     instance::{Instance, door, guard},
     netns::{Family, Namespace, Network, add_addresses, address, join},
+    packet::{SYN, TCP, V4, tcp},
     process::Process,
     program::{Finished, run, xdp_knock},
+    sender::Sender,
+    spa::frame_to,
     sshd::Sshd,
+};
+use knock_user::{
+    generation::key_of,
+    secret::{self, Place},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -303,4 +320,122 @@ fn what_happened_is_counted_and_no_secret_is_told() {
     for told in [&status.stdout, &list.stdout, &checked.stdout, &daemon.said()] {
         assert!(!told.contains(&keys.secret("alice")), "{told}");
     }
+}
+
+#[test]
+fn in_deny_mode_and_by_tcx_it_opens_ssh_as_well() {
+    let network = Network::new();
+    let sshd = Sshd::start(&network.server);
+    let keys = Keys::new(&["alice"]);
+    for (mode, attach) in [("deny", &[][..]), ("guard", &["--attach", "tcx"]), ("deny", &["--attach", "tcx"])]
+    {
+        for family in [Family::V4, Family::V6] {
+            let [server, client] = hosts(family);
+            let text = config(&keys, "").replace("\"guard\"", &format!("\"{mode}\""));
+            let gate = Instance::new(&network.server, &["srv0"], &text);
+            let mut daemon = gate.serve(attach);
+            assert!(!sshd.opens_soon(&network.client, server, None), "{mode} {attach:?} {family:?}: shut");
+
+            let sent = ours(&network.client, server, &keys, &["--source", &client.to_string()]);
+
+            assert!(sent.is_success(), "{sent}");
+            assert_eq!(daemon.event("promoted", |_| true)["via"], json!("spa"));
+            assert!(sshd.opens(&network.client, server), "{mode} {attach:?} {family:?}: open");
+        }
+    }
+}
+
+/// The flood fills its own wire, which loses some of it before any program sees it; the client has another.
+#[test]
+fn under_a_flood_each_packet_opens_at_the_first_try() {
+    const TRIES: usize = 1000;
+    /// Packets of the flood for each try, at least.
+    const A_TRY: u64 = 300;
+    let network = Network::new();
+    network.add_link(1, 1500);
+    let keys = Keys::new(&["alice"]);
+    let key = secret::read(&Place::File(keys.path("alice"))).unwrap_or_else(|error| panic!("{error}"));
+    let knocked = SSH.replace("opens", "allow_weak = true\nknock = [\"tcp/7101\", \"udp/5017\"]\nopens");
+    let gate = Instance::new(&network.server, &["srv0", "srv1"], &config(&keys, "").replace(SSH, &knocked));
+    let _daemon = gate.serve(&[]);
+    let (state, [server, client]) = (gate.state(), [address(Family::V4, 1, 1), address(Family::V4, 1, 2)]);
+    let request = |counter| Request {
+        seconds: 0,
+        door: door_id(b"ssh"),
+        counter,
+        server: door_id(b"box"),
+        source: Some(key_of(client)),
+    };
+    let stop = AtomicBool::new(false);
+    let sender = Sender::new(&network.client, "cli0");
+    let frames = flood_of(&key, &request(unix_ns()));
+    let sent = AtomicU64::new(0);
+    let opened = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            for frame in frames.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                sent.fetch_add(u64::from(sender.send(frame)), Ordering::Relaxed);
+            }
+        });
+        let opened = network.client.within(|| {
+            let socket = UdpSocket::bind((client, 0)).expect("a socket");
+            let floors = state.floors.as_ref().expect("a gate of this version has floors");
+            let try_once = || {
+                let counter = unix_ns();
+                let _ = socket.send_to(Datagram::seal(&request(counter), &key).bytes(), (server, PORT));
+                let is_there = || floors.get(&key.id()).expect("readable") == Some(counter);
+                (0..2000).any(|_| {
+                    is_there() || {
+                        thread::sleep(Duration::from_millis(1));
+                        false
+                    }
+                })
+            };
+            let is_under_way = |number| sent.load(Ordering::Relaxed) >= number * A_TRY;
+            (0..TRIES)
+                .filter(|number| {
+                    while !is_under_way(*number as u64) {
+                        thread::yield_now();
+                    }
+                    try_once()
+                })
+                .count()
+        });
+        stop.store(true, Ordering::Relaxed);
+        flood.join().expect("the flood ends");
+        opened
+    });
+    let sent = sent.into_inner();
+
+    let counts: BTreeMap<_, _> = state.counts().expect("readable").into_iter().collect();
+    println!("{opened} of {TRIES} at the first try, beside {sent} packets of the flood");
+    assert!(opened * 1000 >= TRIES * 999, "{opened} of {TRIES}: {counts:?}");
+    assert_eq!(counts["spa_accepted"], opened as u64, "{counts:?}");
+    for name in ["spa_unknown_key", "spa_bad_gate", "spa_bad_code", "knock"] {
+        assert!(counts[name] > 10_000, "no flood, by {name}: {counts:?}");
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    u64::try_from(since.as_nanos()).expect("a time of ours")
+}
+
+/// Packets of an unknown key, of a known one with either tag wrong, and first knocks; each from 250 forged sources.
+fn flood_of(key: &SpaKey, request: &Request) -> Vec<Vec<u8>> {
+    let unknown = Datagram::seal(request, &SpaKey::new(&[1; 32])).bytes().to_vec();
+    let known = Datagram::seal(request, key).bytes().to_vec();
+    let changed = |at: usize| {
+        let mut packet = known.clone();
+        packet[at] ^= 1;
+        packet
+    };
+    let packets = [unknown, changed(20), changed(70)];
+    let server = [10, 77, 0, 1];
+    let of_source = |last| {
+        let source = [198, 51, 100, last];
+        let knock = V4 { source, destination: server, ..V4::new(TCP) }.frame(&tcp(7101, SYN));
+        let packets = packets.iter().map(move |packet| frame_to(server, source, packet));
+        packets.chain([knock]).collect::<Vec<_>>()
+    };
+    (1..=250).flat_map(of_source).collect()
 }
