@@ -74,3 +74,63 @@ fn rights(config: &Config, door: &Door, number: u8) -> Vec<(RightKey, Right)> {
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+    use knock_common::abi::{PORTS, Settings};
+
+    use super::*;
+    use crate::generation::{DEFAULT_EPHEMERAL, Generation};
+
+    fn compiled(folder: &Path, key: &str, door: &str) -> Generation {
+        for (name, digits) in [("new", "01"), ("old", "02")] {
+            let path = folder.join(name);
+            fs::write(&path, digits.repeat(32)).expect("a writable folder");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        }
+        let new = folder.join("new").display().to_string();
+        let text = format!(
+            "[spa]\nidentity = \"box\"\n[[key]]\nname = \"alice\"\nsecret_file = \"{new}\"\n{key}\n[[door]]\nname = \"ssh\"\n\
+             opens = [\"tcp/22\"]\nopen_for = \"10s\"\n{door}\n"
+        );
+        let (config, _) = Config::parse("test", &text).unwrap_or_else(|error| panic!("{error}"));
+        Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("few sets of doors")
+    }
+
+    const SPA: &str = "spa = { listen = \"udp/40000\", keys = [\"alice\"] }";
+
+    #[test]
+    fn both_secrets_of_a_key_have_its_rights() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let old = folder.path().join("old").display().to_string();
+        let more = format!("old_secret_file = \"{old}\"\nnat = true\nmax_open = \"1m\"");
+
+        let Generation { spa, settings, port_roles, .. } = compiled(folder.path(), &more, SPA);
+
+        assert_eq!((spa.keys.len(), spa.rights.len()), (2, 2));
+        assert!(spa.keys[0].0 != spa.keys[1].0, "each has its own id");
+        for ((id, rule), (asked, right)) in spa.keys.iter().zip(&spa.rights) {
+            assert_eq!((rule.flags, asked.key, asked.door), (KeyRule::ANY_SOURCE, *id, door_id(b"ssh")));
+            assert_eq!((right.open_for_ns, right.longest_ns), (10_000_000_000, 60_000_000_000));
+            assert_eq!((right.port, right.door), (40_000, 0));
+        }
+        assert_eq!(spa.server.map(|server| server.identity), Some(door_id(b"box")));
+        assert!(settings.flags & Settings::SPA != 0);
+        assert!(port_roles[PORTS + 40_000].is_judged(), "also in the ephemeral range");
+        assert!(port_roles[PORTS + 40_001].is_none());
+        assert_eq!(format!("{spa:?}"), "<2 keys, 2 rights>");
+    }
+
+    #[test]
+    fn where_no_door_opens_by_them_the_program_knows_nothing_of_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let knock = "knock = [\"tcp/20011\", \"udp/5017\", \"tcp/1490\", \"udp/7121\"]";
+
+        let Generation { spa, settings, .. } = compiled(folder.path(), "", knock);
+
+        assert_eq!((spa.rights.len(), spa.server.is_none()), (0, true));
+        assert_eq!(settings.flags & Settings::SPA, 0);
+    }
+}

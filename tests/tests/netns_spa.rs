@@ -225,6 +225,9 @@ fn a_packet_is_refused_a_second_time_whatever_becomes_of_the_gate() {
     assert!(detached.is_success(), "{detached}");
     gate.assert_nothing("after detach");
     let mut daemon = gate.serve(&[]);
+    let (id, counter) = (copy[6..14].try_into().expect("8 bytes"), copy[22..30].try_into().expect("8 bytes"));
+    let floors = gate.state().floors.expect("a gate of this version has floors");
+    assert_eq!(floors.get(&id).expect("readable"), Some(u64::from_be_bytes(counter)), "by the state file");
     send(&network.client, server, &copy);
     assert_refused(&mut daemon, "stale");
     let fresh = packet(&network.client, server, &keys, client);
