@@ -216,10 +216,15 @@ pub struct DoorRule {
     pub step_count: u8,
     /// [`Proto`] bits that occur in the sequence.
     pub protos: u8,
-    /// [`DoorRule::FROM`], [`DoorRule::TO`], [`DoorRule::UDP_EPHEMERAL`], [`DoorRule::ECHO_PUBLIC`].
+    /// [`DoorRule::FROM`], [`DoorRule::TO`], [`DoorRule::UDP_EPHEMERAL`], [`DoorRule::ECHO_PUBLIC`],
+    /// [`DoorRule::ROTATES`], [`DoorRule::LISTED`].
     pub flags: u8,
+    /// Door number under which its `from` and `to` prefixes are listed.
+    pub prefixes: u8,
+    /// Number of the page that the sequence is, cut to 32 bits; 0 where the sequence does not change. See [`crate::pages`].
+    pub page: u32,
     /// Zero.
-    pub _pad: u8,
+    pub _pad: u32,
     /// The sequence; entries past `step_count` are zero.
     pub steps: [StepRule; MAX_STEPS],
 }
@@ -233,6 +238,17 @@ impl DoorRule {
     pub const UDP_EPHEMERAL: u8 = 4;
     /// Echo requests are public: one that is not the next step is nothing to this door.
     pub const ECHO_PUBLIC: u8 = 8;
+    /// The sequence goes by the time: the rule at the door's number is no sequence, and its page is to be looked for.
+    pub const ROTATES: u8 = 16;
+    /// The sequence is a line of a list, likewise.
+    pub const LISTED: u8 = 32;
+
+    /// Returns whether the sequence changes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn changes(&self) -> bool {
+        self.flags & (Self::ROTATES | Self::LISTED) != 0
+    }
 
     /// Returns whether the flag is set.
     #[must_use]
@@ -257,7 +273,9 @@ pub struct Attempt {
     /// Steps accepted; 0 is a free slot, the door's `step_count` a completed attempt.
     pub step: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: u16,
+    /// [`DoorRule::page`] of the sequence that they are of.
+    pub page: u32,
 }
 
 /// A knock that some attempt accepted, kept whole so that its duplicates are recognised exactly.
@@ -505,7 +523,8 @@ pub struct Settings {
     pub test_clock: u8,
     /// 1 for a generation that must be confirmed: past its deadline the program before it judges again.
     pub confirm: u8,
-    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`], [`Settings::SPA`].
+    /// [`Settings::CLOSED`], [`Settings::DENY_FORWARD`], [`Settings::SESSIONS`], [`Settings::LABELS`], [`Settings::SPA`],
+    /// [`Settings::PAGES`].
     pub flags: u8,
     /// Time to live of what the gate sends (`net.ipv4.ip_default_ttl`).
     pub ttl: u8,
@@ -532,10 +551,12 @@ impl Settings {
     pub const LABELS: u8 = 8;
     /// Some door opens by single packets.
     pub const SPA: u8 = 16;
+    /// Some door has a sequence that changes.
+    pub const PAGES: u8 = 32;
 }
 
 const _: () = assert!(size_of::<StepRule>() == 8);
-const _: () = assert!(size_of::<DoorRule>() == 168 && offset_of!(DoorRule, steps) == 40);
+const _: () = assert!(size_of::<DoorRule>() == 176 && offset_of!(DoorRule, steps) == 48);
 const _: () = assert!(size_of::<Attempt>() == 32 && offset_of!(Attempt, door) == 24);
 const _: () = assert!(size_of::<Accepted>() == 16);
 const _: () = assert!(size_of::<Attempts>() == 552 && align_of::<Attempts>() == 8);

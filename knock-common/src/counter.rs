@@ -92,6 +92,8 @@ pub enum Counter {
     Answered = 53,
     /// One was not: its source, or all sources together, had their share of answers.
     AnswerCapped = 54,
+    /// A sequence was completed that had been used before: nothing opened.
+    SequenceSpent = 55,
 }
 
 /// Entries of the counter map.
@@ -101,7 +103,7 @@ pub const COUNTERS: usize = 64;
 pub type Entry = (Counter, &'static str, &'static str);
 
 /// All counters in order.
-pub const ALL: [Entry; 44] = [
+pub const ALL: [Entry; 45] = [
     (Counter::NotIp, "not_ip", "not IP: passed"),
     (Counter::Unrelated, "unrelated", "concerns no door: passed"),
     (Counter::Allowed, "allowed", "from an allow prefix: passed"),
@@ -146,4 +148,5 @@ pub const ALL: [Entry; 44] = [
     (Counter::ReplyNotStored, "reply_not_stored", "conversations of the host the kernel had no entry for"),
     (Counter::Answered, "answered", "packets answered as a closed port does"),
     (Counter::AnswerCapped, "answer_capped", "packets not answered: too many of them"),
+    (Counter::SequenceSpent, "sequence_spent", "sequences completed that had been used before: refused"),
 ];

@@ -23,6 +23,14 @@ pub trait Tables {
     fn port_doors(&self, index: u32) -> PortDoors;
     /// Returns the rule of a door.
     fn door(&self, door: u8) -> Option<&DoorRule>;
+    /// Returns the rule of the page that a door whose sequence changes has at a time, if it has one then.
+    fn page(&self, door: u8, now_ns: u64) -> Option<&DoorRule>;
+    /// Returns the rule with the sequence that a door has at a time.
+    #[inline(always)]
+    fn sequence(&self, door: u8, now_ns: u64) -> Option<&DoorRule> {
+        let rule = self.door(door)?;
+        if rule.changes() { self.page(door, now_ns) } else { Some(rule) }
+    }
     /// Returns whether there is an allow list.
     fn has_allow(&self) -> bool;
     /// Returns whether a prefix of the list holds the address.
@@ -423,7 +431,7 @@ pub fn ask_doors<T: Tables>(visit: &Visit, doors: u64, tables: &T, access: &mut 
 // its answers.
 #[inline(never)]
 fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access) {
-    let Some(rule) = tables.door(door).filter(|rule| is_at(rule, door, &visit.destination, tables)) else {
+    let Some(rule) = tables.door(door).filter(|rule| is_at(rule, &visit.destination, tables)) else {
         return;
     };
     access.is_hidden = true;
@@ -437,8 +445,8 @@ fn ask_door<T: Tables>(visit: &Visit, door: u8, tables: &T, access: &mut Access)
 
 /// Returns whether the door exists at the destination.
 #[inline(always)]
-pub(crate) fn is_at<T: Tables>(rule: &DoorRule, door: u8, destination: &Address, tables: &T) -> bool {
-    !rule.has(DoorRule::TO) || tables.is_listed(List::To, door, destination)
+pub(crate) fn is_at<T: Tables>(rule: &DoorRule, destination: &Address, tables: &T) -> bool {
+    !rule.has(DoorRule::TO) || tables.is_listed(List::To, rule.prefixes, destination)
 }
 
 /// Returns the lowest door of a set, and the others.

@@ -4,7 +4,7 @@ use core::mem::size_of;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::abi::Address;
+use crate::abi::{Address, DoorRule};
 
 /// What happened, as stored in [`Event::kind`]. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Kind {
     TableFull = 4,
     /// A single packet was refused, for [`Event::reason`].
     SpaRejected = 5,
+    /// A source completed a sequence that had been completed before, or that no page keeps.
+    Spent = 6,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             3 => Some(Self::Promoted),
             4 => Some(Self::TableFull),
             5 => Some(Self::SpaRejected),
+            6 => Some(Self::Spent),
             _ => None,
         }
     }
@@ -41,15 +44,32 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Via {
-    /// By a sequence of knocks.
+    /// By a sequence of knocks that stays the same.
     Sequence = 1,
     /// By hand.
     Manual = 2,
     /// By a single packet.
     Spa = 3,
+    /// By a rotating sequence.
+    Rotating = 4,
+    /// By a one-time sequence of a list.
+    List = 5,
 }
 
 impl Via {
+    /// Returns how the sequence of a rule opens its door.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(rule: &DoorRule) -> Self {
+        if rule.has(DoorRule::ROTATES) {
+            Self::Rotating
+        } else if rule.has(DoorRule::LISTED) {
+            Self::List
+        } else {
+            Self::Sequence
+        }
+    }
+
     /// Returns the word used in events and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -57,6 +77,8 @@ impl Via {
             Self::Sequence => "sequence",
             Self::Manual => "manual",
             Self::Spa => "spa",
+            Self::Rotating => "rotating",
+            Self::List => "list",
         }
     }
 
@@ -67,6 +89,8 @@ impl Via {
             1 => Some(Self::Sequence),
             2 => Some(Self::Manual),
             3 => Some(Self::Spa),
+            4 => Some(Self::Rotating),
+            5 => Some(Self::List),
             _ => None,
         }
     }

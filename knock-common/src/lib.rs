@@ -31,6 +31,7 @@ pub mod grant;
 pub mod machine;
 pub mod names;
 pub mod outgoing;
+pub mod pages;
 pub mod parse;
 pub mod rotate;
 pub mod session;

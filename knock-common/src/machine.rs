@@ -219,11 +219,16 @@ impl Occasion {
     // Not inlined, and answering through memory: see `decide::ask_door`.
     #[inline(never)]
     fn note_door<T: Tables>(&mut self, visit: &Visit, door: u8, tables: &T) {
-        let Some(rule) = tables.door(door) else { return };
+        let Some(mut rule) = tables.door(door) else { return };
+        if rule.changes() {
+            // The clock is read for those alone that go by it.
+            let Some(page) = tables.page(door, tables.now_ns()) else { return };
+            rule = page;
+        }
         let [first, ..] = &rule.steps;
         if self.knock.is(first)
-            && is_at(rule, door, &visit.destination, tables)
-            && (!rule.has(DoorRule::FROM) || tables.is_listed(List::From, door, &visit.source))
+            && is_at(rule, &visit.destination, tables)
+            && (!rule.has(DoorRule::FROM) || tables.is_listed(List::From, rule.prefixes, &visit.source))
         {
             self.starts |= 1_u64.wrapping_shl(u32::from(door));
         }
@@ -325,7 +330,9 @@ fn judge_slot<T: Tables>(
     }
     let bit = slot_bit(index);
     let door = slot.door & 63;
-    let Some(rule) = tables.door(door).filter(|_| slot.epoch_ns == epoch_ns) else {
+    let rule = tables.sequence(door, occasion.now_ns);
+    // A page that has gone takes its attempts with it.
+    let Some(rule) = rule.filter(|rule| slot.epoch_ns == epoch_ns && slot.page == rule.page) else {
         slot.step = 0;
         change.freed |= bit;
         return;
@@ -340,7 +347,7 @@ fn judge_slot<T: Tables>(
         change.freed |= bit;
         return;
     }
-    if !counts(rule, door, occasion, *tables) {
+    if !counts(rule, occasion, *tables) {
         change.is_later |= slot.step > 1;
         return;
     }
@@ -380,7 +387,7 @@ fn judge_slot<T: Tables>(
 /// Returns whether the door takes the knock for one: its protocol occurs in the sequence, the door exists at the
 /// destination, and it is not UDP that may be a reply to the host's own traffic. Deny mode knows those.
 #[inline(always)]
-fn counts<T: Tables>(rule: &DoorRule, door: u8, occasion: &Occasion, tables: &T) -> bool {
+fn counts<T: Tables>(rule: &DoorRule, occasion: &Occasion, tables: &T) -> bool {
     let knock = &occasion.knock;
     if rule.protos & knock.proto.bit() == 0 {
         return false;
@@ -389,7 +396,7 @@ fn counts<T: Tables>(rule: &DoorRule, door: u8, occasion: &Occasion, tables: &T)
         && !tables.is_deny()
         && !rule.has(DoorRule::UDP_EPHEMERAL)
         && tables.is_ephemeral(knock.port);
-    !may_be_reply && is_at(rule, door, &occasion.destination, tables)
+    !may_be_reply && is_at(rule, &occasion.destination, tables)
 }
 
 #[inline(always)]
@@ -402,12 +409,20 @@ fn is_timed_out(slot: &Attempt, rule: &DoorRule, now_ns: u64) -> bool {
 fn start<T: Tables>(attempts: &mut Attempts, door: u8, now_ns: u64, tables: &T, change: &mut Change) {
     let epoch_ns = attempts.epoch_ns;
     let door_bit = 1_u64.wrapping_shl(u32::from(door));
-    let Some(rule) = tables.door(door) else { return };
+    let Some(rule) = tables.sequence(door, now_ns) else { return };
     for (index, slot) in attempts.slots.iter_mut().enumerate() {
         if slot.step != 0 {
             continue;
         }
-        *slot = Attempt { started_ns: now_ns, last_ns: now_ns, epoch_ns, door, step: 1, _pad: [0; 6] };
+        *slot = Attempt {
+            started_ns: now_ns,
+            last_ns: now_ns,
+            epoch_ns,
+            door,
+            step: 1,
+            _pad: 0,
+            page: rule.page,
+        };
         change.taken |= slot_bit(index);
         change.started |= door_bit;
         if rule.step_count == 1 {

@@ -13,7 +13,7 @@ pub const EGRESS: &str = "tc_egress";
 /// The same for interfaces whose packets have no link header.
 pub const EGRESS_IP: &str = "tc_egress_ip";
 
-/// Array of [`crate::abi::DoorRule`].
+/// Array of [`crate::abi::DoorRule`]: the doors, then the pages of [`PAGES`].
 pub const DOORS: &str = "DOORS";
 /// Array of [`crate::abi::PortDoors`], interned: a port's role word holds the index.
 pub const PORT_DOORS: &str = "PORT_DOORS";
@@ -49,6 +49,10 @@ pub const SPA_FLOORS: &str = "SPA_FLOORS";
 pub const SPA_CLOCK: &str = "SPA_CLOCK";
 /// Array of one [`crate::spa::abi::ServerRule`].
 pub const SPA_SERVER: &str = "SPA_SERVER";
+/// Array of [`crate::pages::Book`] by door number: what is said of doors whose sequence changes.
+pub const BOOKS: &str = "BOOKS";
+/// Array of [`crate::pages::Page`]; the sequence of an entry is the rule as far behind the doors in [`DOORS`].
+pub const PAGES: &str = "PAGES";
 /// Per-CPU array: packets accepted, then refused by [`crate::spa::verdict::Refusal`].
 pub const SPA_COUNTS: &str = "SPA_COUNTS";
 /// Array of rate budgets: one word a door, then one for events.

@@ -5,7 +5,7 @@
 
 use crate::{
     abi::Proto,
-    spa::{hmac::HmacKey, key::SpaKey},
+    spa::{abi::KeyId, hmac::HmacKey, key::SpaKey},
 };
 
 /// Label of the key of rotating sequences.
@@ -43,6 +43,13 @@ impl Rotation {
     #[must_use]
     pub fn new(key: &SpaKey, door: u64) -> Self {
         Self { key: key.sub_key(LABEL), door }
+    }
+
+    /// Returns what the floor of the door's time steps is known by: one for each secret and door, and no id of a key.
+    #[must_use]
+    pub fn floor(&self) -> KeyId {
+        let [a, b, c, d, e, f, g, h, ..] = self.key.code(&self.door.to_be_bytes());
+        [a, b, c, d, e, f, g, h]
     }
 
     /// Fills in the sequence of a time step, each port once; returns whether the range has ports enough.

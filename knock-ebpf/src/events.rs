@@ -33,15 +33,16 @@ pub fn emit_capped(scene: &Scene, kind: Kind, door: u8, step: u8) {
 /// Tells of a promotion or its refusal; never capped.
 #[inline(always)]
 pub fn emit(scene: &Scene, kind: Kind, door: u8, step: u8, until_ns: u64) {
+    let rule = maps::NO_PACKET.door(door);
     let via = match kind {
-        Kind::Promoted | Kind::TableFull => Via::Sequence as u8,
+        Kind::Promoted | Kind::TableFull | Kind::Spent => rule.map_or(0, |rule| Via::of(rule) as u8),
         Kind::Step | Kind::Reset | Kind::SpaRejected => 0,
     };
     let event = Event {
         time_ns: scene.now_ns,
         until_ns,
         source: scene.source,
-        door: maps::NO_PACKET.door(door).map_or(0, |rule| rule.id),
+        door: rule.map_or(0, |rule| rule.id),
         interface: scene.interface,
         generation: constants::settings().generation(),
         kind: kind as u8,

@@ -24,6 +24,7 @@ mod frame;
 mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
+mod pages;
 #[cfg(target_arch = "bpf")]
 mod program;
 #[cfg(target_arch = "bpf")]

@@ -31,7 +31,7 @@ use crate::{
     atomic, clock,
     constants::{self, settings},
     events::Scene,
-    kernel,
+    kernel, pages,
 };
 
 #[btf_map]
@@ -456,6 +456,12 @@ impl<const LEAVES: bool> Tables for Maps<LEAVES> {
     #[inline(always)]
     fn door(&self, door: u8) -> Option<&DoorRule> {
         DOORS.get(u32::from(door))
+    }
+
+    #[inline(always)]
+    fn page(&self, door: u8, now_ns: u64) -> Option<&DoorRule> {
+        // Of the same map, so that the verifier goes on with one kind of rule.
+        DOORS.get(pages::entry(door, now_ns)?)
     }
 
     #[inline(always)]

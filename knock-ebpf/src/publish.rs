@@ -13,7 +13,7 @@ use knock_common::{
 use crate::{
     constants,
     events::{self, Scene},
-    maps,
+    maps, pages,
 };
 
 /// Counts a change, gives the grants it earned and tells of it.
@@ -53,12 +53,18 @@ fn steps(change: &Change, door: u8) -> u8 {
 
 #[inline(never)]
 fn promote(scene: &Scene, door: u8, step: u8) {
-    let Some(rule) = maps::NO_PACKET.door(door) else { return };
+    // At the time at which the knock was judged: the same page.
+    let Some(rule) = maps::NO_PACKET.sequence(door, scene.now_ns) else { return };
+    if rule.changes() && !pages::claim(door, scene.now_ns) {
+        maps::count(Counter::SequenceSpent);
+        events::emit_capped(scene, Kind::Spent, door, step);
+        return;
+    }
     let key = GrantKey { source: scene.source, door: rule.id };
     let fresh = Grant {
         until_ns: scene.now_ns.saturating_add(rule.open_for_ns),
         since_ns: scene.now_ns,
-        via: Via::Sequence as u32,
+        via: Via::of(rule) as u32,
         generation: constants::settings().generation(),
     };
     if let Some(until_ns) = give(&key, &fresh) {

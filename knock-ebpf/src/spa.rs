@@ -166,8 +166,7 @@ fn admit(room: &mut Room, rule: &KeyRule) -> Result<(), Refusal> {
         return Err(Refusal::NotAllowed);
     }
     verdict::check_time(room.request.counter, &server)?;
-    let floor = SPA_FLOORS.get_ptr_mut(&id).ok_or(Refusal::Replayed)?;
-    if !floor::claim(&Word(floor), room.request.counter) {
+    if !claim_floor(&id, room.request.counter) {
         return Err(Refusal::Replayed);
     }
     let until_ns = let_in(room, verdict::open_for_ns(&room.request, right));
@@ -184,6 +183,21 @@ fn server(now_ns: u64) -> Option<Server> {
     // look that are one look apart.
     let clock = unsafe { ptr::read_volatile(clock) };
     Some(Server { rule, clock, now_ns })
+}
+
+/// Returns the Unix time in nanoseconds, where it is known well enough.
+#[inline(always)]
+pub fn wall_ns(now_ns: u64) -> Option<u64> {
+    let clock = SPA_CLOCK.get_ptr(0)?;
+    // SAFETY: as in `server`.
+    let clock = unsafe { ptr::read_volatile(clock) };
+    verdict::wall_ns(&clock, now_ns)
+}
+
+/// Raises a floor to a counter; returns whether the counter was above it. A floor that is not there is never raised.
+#[inline(always)]
+pub fn claim_floor(id: &KeyId, counter: u64) -> bool {
+    SPA_FLOORS.get_ptr_mut(id).is_some_and(|floor| floor::claim(&Word(floor), counter))
 }
 
 /// Returns whether the door is there at the destination, and for the sender.

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Door, Forward, HideAs, Mode, SessionRule, spa},
     generation::Generation,
     loader::needs_egress,
+    pages,
 };
 
 /// One generation's description of itself.
@@ -128,6 +129,15 @@ pub struct AboutDoor {
     /// How single packets open it, in words; `None` where they do not.
     #[serde(default)]
     pub spa: Option<String>,
+    /// The sequence that changes with time, in words; `None` where there is none.
+    #[serde(default)]
+    pub rotate: Option<String>,
+    /// The sequences that open it once each, in words; `None` where there are none.
+    #[serde(default)]
+    pub list: Option<String>,
+    /// What attempts at those call it, beside [`Self::number`], with the most steps of each.
+    #[serde(default)]
+    pub lanes: Vec<(u8, usize)>,
 }
 
 impl About {
@@ -161,7 +171,9 @@ impl About {
                 .iter()
                 .zip(&generation.doors)
                 .zip(0..)
-                .map(|((door, rule), number)| (door.name.clone(), about_door(door, rule, number)))
+                .map(|((door, rule), number)| {
+                    (door.name.clone(), about_door(door, rule, number, lanes(config, usize::from(number))))
+                })
                 .collect(),
             identity: config.spa.as_ref().map(|server| server.identity.clone()),
             keys: config.keys.iter().map(|key| (key.name.clone(), spa::in_words(key))).collect(),
@@ -206,7 +218,17 @@ impl About {
     }
 }
 
-fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
+/// Returns the lanes of a door of the configuration, with the most steps of each.
+fn lanes(config: &Config, number: usize) -> Vec<(u8, usize)> {
+    let door = config.doors.get(number);
+    let rotating = door.and_then(|door| door.rotate.as_ref()).map(|rotate| usize::from(rotate.steps));
+    let list = door.and_then(|door| door.list.iter().map(|line| line.steps.len()).max());
+    let ways = pages::lanes(config).into_iter().filter(|(door, _)| *door == number);
+    let with_steps = ways.zip(rotating.into_iter().chain(list));
+    with_steps.flat_map(|((_, lanes), steps)| lanes.map(move |lane| (lane, steps))).collect()
+}
+
+fn about_door(door: &Door, rule: &DoorRule, number: u8, lanes: Vec<(u8, usize)>) -> AboutDoor {
     let milliseconds =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let sequence: Vec<String> = door.knock.iter().map(ToString::to_string).collect();
@@ -225,7 +247,20 @@ fn about_door(door: &Door, rule: &DoorRule, number: u8) -> AboutDoor {
         to: door.to.clone(),
         new_attempts_per_s: door.new_attempts_per_s,
         spa: door.spa.as_ref().map(|spa| format!("udp/{} {}", spa.listen, spa.keys.join(" "))),
+        rotate: door
+            .rotate
+            .as_ref()
+            .map(|rotate| format!("{rotate:?} on ports {}-{}", rotate.ports.start(), rotate.ports.end())),
+        list: list_in_words(door),
+        lanes,
     }
+}
+
+/// How many sequences a door's list has, and what tells them from others.
+fn list_in_words(door: &Door) -> Option<String> {
+    let words: Vec<String> = door.list.iter().flat_map(|line| &line.steps).map(ToString::to_string).collect();
+    let mark = knock_common::door::door_id(words.join(" ").as_bytes());
+    (!door.list.is_empty()).then(|| format!("{} sequences #{mark:x}", door.list.len()))
 }
 
 /// What a reload changed, in words that hold no secret.
@@ -308,9 +343,11 @@ fn changed_door(changes: &mut Vec<String>, name: &str, old: &AboutDoor, new: &Ab
             facts.push(format!("{what} {} -> {}", show(old_ms), show(new_ms)));
         }
     }
-    if old.spa != new.spa {
+    let ways =
+        [("spa", &old.spa, &new.spa), ("rotate", &old.rotate, &new.rotate), ("list", &old.list, &new.list)];
+    for (what, old, new) in ways.into_iter().filter(|(_, old, new)| old != new) {
         let show = |one: &Option<String>| one.clone().unwrap_or_else(|| "none".to_owned());
-        facts.push(format!("spa {} -> {}", show(&old.spa), show(&new.spa)));
+        facts.push(format!("{what} {} -> {}", show(old), show(new)));
     }
     if old.sessions != new.sessions {
         facts.push(format!("sessions {} -> {}", old.sessions, new.sessions));
@@ -339,7 +376,9 @@ mod tests {
         }
         for door in words["doors"].as_object_mut().expect("doors").values_mut() {
             let door = door.as_object_mut().expect("a door");
-            assert!(door.remove("sessions").is_some() && door.remove("spa").is_some());
+            for word in ["sessions", "spa", "rotate", "list", "lanes"] {
+                assert!(door.remove(word).is_some(), "{word}");
+            }
         }
 
         let read = About::from_bytes(said.to_string().as_bytes()).expect("a gate of this layout");

@@ -68,6 +68,12 @@ pub fn seen(before: WallClock) -> WallClock {
     }
 }
 
+/// Returns the Unix time in nanoseconds.
+#[must_use]
+pub fn unix_ns() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
+}
+
 /// Returns the wall-clock time of an instant of the kernel's clock, as [`Moment::wall_of`] does.
 #[must_use]
 pub fn wall(instant_ns: u64) -> Timestamp {

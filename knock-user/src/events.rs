@@ -41,13 +41,15 @@ pub enum Name {
     TableFull,
     /// A single packet was refused.
     SpaRejected,
+    /// A sequence was completed that had been used before.
+    Spent,
     /// Events were left out or lost.
     Lost,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Attached,
         Self::Detached,
         Self::Reloaded,
@@ -60,6 +62,7 @@ impl Name {
         Self::Unbanned,
         Self::TableFull,
         Self::SpaRejected,
+        Self::Spent,
         Self::Lost,
     ];
 
@@ -79,6 +82,7 @@ impl Name {
             Self::Unbanned => "unbanned",
             Self::TableFull => "table_full",
             Self::SpaRejected => "spa_rejected",
+            Self::Spent => "spent",
             Self::Lost => "lost",
         }
     }
@@ -187,8 +191,9 @@ impl Line {
             Kind::Promoted => Name::Promoted,
             Kind::TableFull => Name::TableFull,
             Kind::SpaRejected => return Some(Self::of_refusal(event, iface)),
+            Kind::Spent => Name::Spent,
         };
-        let is_grant = matches!(kind, Kind::Promoted | Kind::TableFull);
+        let is_grant = matches!(kind, Kind::Promoted | Kind::TableFull | Kind::Spent);
         Some(Self {
             source: Some(address(&event.source)),
             door: Some(door.to_owned()),
@@ -249,7 +254,7 @@ impl Line {
         match self.event {
             Name::Promoted => AnsiColor::Green.on_default().bold(),
             Name::TableFull | Name::Lost | Name::Banned => AnsiColor::Red.on_default().bold(),
-            Name::Reset | Name::SpaRejected => AnsiColor::Yellow.on_default(),
+            Name::Reset | Name::SpaRejected | Name::Spent => AnsiColor::Yellow.on_default(),
             Name::Attached
             | Name::Detached
             | Name::Step
@@ -294,6 +299,7 @@ impl Line {
                 format!("until {}{why}", self.until())
             }
             Name::TableFull => "refused: no room for the grant".to_owned(),
+            Name::Spent => "refused: this sequence has been used".to_owned(),
             Name::Lost => self.losses(),
         }
     }

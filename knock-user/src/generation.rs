@@ -15,11 +15,14 @@ use knock_common::{
     },
     budget::WINDOW_NS,
     door::door_id,
+    pages::LANES,
+    rotate::Ports,
     verdict,
 };
 
 use crate::{
     config::{Config, Door, Forward, HideAs, Mode, SessionRule},
+    pages::{FirstSteps, Pages, Volume},
     service::Service,
     spa::Spa,
     step::Step,
@@ -41,7 +44,7 @@ pub struct Generation {
     pub settings: Settings,
     /// Role words: TCP ports, then UDP ports.
     pub port_roles: Vec<Role>,
-    /// Door rules by door number.
+    /// Door rules by door number: those of the configuration, then the lanes of doors whose sequence changes.
     pub doors: Vec<DoorRule>,
     /// Door names by door number.
     pub door_names: Vec<String>,
@@ -51,6 +54,8 @@ pub struct Generation {
     pub prefixes: Vec<(u32, PrefixKey)>,
     /// What it knows of single packets.
     pub spa: Spa,
+    /// The sequences of doors that have one after the other.
+    pub pages: Pages,
 }
 
 /// Why a configuration cannot be put into the kernel's terms.
@@ -77,11 +82,14 @@ impl Generation {
         ephemeral: &RangeInclusive<u16>,
     ) -> Result<Self, CompileError> {
         let echo_public = config.public.contains(&Service::IcmpEcho);
-        let doors: Vec<DoorRule> =
-            config.doors.iter().map(|door| door_rule(door, ephemeral, echo_public)).collect();
+        let numbered = config.doors.iter().zip(0_u8..);
+        let fixed = numbered
+            .map(|(door, number)| DoorRule { prefixes: number, ..door_rule(door, ephemeral, echo_public) });
+        let pages = Pages::of(config, |door| blank_rule(door, ephemeral, echo_public));
+        let doors: Vec<DoorRule> = fixed.chain(pages.lane_rules()).collect();
         let names: Vec<&str> = config.doors.iter().map(|door| door.name.as_str()).collect();
         refuse_same_ids(&names, door_id)?;
-        let mut roles = Roles::of(config, &doors, ephemeral).words()?;
+        let mut roles = Roles::of(config, &doors, &pages, ephemeral).words()?;
         let echo_role = roles.words.pop().map_or(Role(0), |echo| echo.first().copied().unwrap_or(Role(0)));
         Ok(Self {
             settings: Settings {
@@ -113,6 +121,7 @@ impl Generation {
             port_doors: roles.sets,
             prefixes: prefixes(config),
             spa: Spa::of(config),
+            pages,
         })
     }
 
@@ -150,6 +159,7 @@ fn flags(config: &Config) -> u8 {
         (config.forward == Forward::Deny, Settings::DENY_FORWARD),
         (config.doors.iter().any(|door| door.sessions == SessionRule::Keep), Settings::SESSIONS),
         (config.doors.iter().any(|door| door.spa.is_some()), Settings::SPA),
+        (config.doors.iter().any(|door| door.rotate.is_some() || !door.list.is_empty()), Settings::PAGES),
     ];
     flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag)
 }
@@ -185,34 +195,53 @@ fn refuse_same_ids(names: &[&str], id: impl Fn(&[u8]) -> u64) -> Result<(), Comp
 }
 
 fn door_rule(door: &Door, ephemeral: &RangeInclusive<u16>, echo_public: bool) -> DoorRule {
+    let mut rule = blank_rule(door, ephemeral, echo_public);
+    for (step, slot) in door.knock.iter().zip(&mut rule.steps) {
+        *slot = step_rule(*step);
+        rule.protos |= slot.proto;
+    }
+    rule.step_count = u8::try_from(door.knock.len()).expect("at most 16 steps, by the configuration's rules");
+    rule
+}
+
+/// The rule of a door without its sequence.
+fn blank_rule(door: &Door, ephemeral: &RangeInclusive<u16>, echo_public: bool) -> DoorRule {
     let mut rule = DoorRule {
         id: door_id(door.name.as_bytes()),
         step_timeout_ns: nanoseconds(door.step_timeout),
         total_timeout_ns: nanoseconds(door.total_timeout),
         open_for_ns: nanoseconds(door.open_for),
         new_attempts: per_window(door.new_attempts_per_s),
-        step_count: u8::try_from(door.knock.len()).expect("at most 16 steps, by the configuration's rules"),
+        step_count: 0,
         protos: 0,
         flags: 0,
+        prefixes: 0,
+        page: 0,
         _pad: 0,
         steps: [StepRule { proto: 0, conditions: 0, port: 0, size: 0, id: 0 }; MAX_STEPS],
     };
-    for (step, slot) in door.knock.iter().zip(&mut rule.steps) {
-        *slot = step_rule(*step);
-        rule.protos |= slot.proto;
-    }
-    let is_ephemeral = |step: &Step| matches!(step, Step::Udp(port) if ephemeral.contains(&port.get()));
     let flags = [
         (!door.from.is_empty(), DoorRule::FROM),
         (!door.to.is_empty(), DoorRule::TO),
-        (door.knock.iter().any(is_ephemeral), DoorRule::UDP_EPHEMERAL),
+        (has_ephemeral_step(door, ephemeral), DoorRule::UDP_EPHEMERAL),
         (echo_public, DoorRule::ECHO_PUBLIC),
     ];
     rule.flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
     rule
 }
 
-fn step_rule(step: Step) -> StepRule {
+/// Returns whether a UDP step of any of its sequences may lie in the host's range for its own traffic.
+fn has_ephemeral_step(door: &Door, ephemeral: &RangeInclusive<u16>) -> bool {
+    let lines = door.list.iter().flat_map(|line| &line.steps);
+    let mut steps = door.knock.iter().chain(lines);
+    steps.any(|step| matches!(step, Step::Udp(port) if ephemeral.contains(&port.get())))
+        || door.rotate.as_ref().is_some_and(|rotate| {
+            rotate.ports.start() <= ephemeral.end() && ephemeral.start() <= rotate.ports.end()
+        })
+}
+
+/// Returns a step as the kernel compares it.
+pub(crate) fn step_rule(step: Step) -> StepRule {
     let any = StepRule { proto: 0, conditions: 0, port: 0, size: 0, id: 0 };
     match step {
         Step::Tcp(port) => StepRule { proto: Proto::Tcp.bit(), port: port.get(), ..any },
@@ -227,7 +256,7 @@ fn step_rule(step: Step) -> StepRule {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -252,7 +281,7 @@ struct Words {
 }
 
 impl Roles {
-    fn of(config: &Config, rules: &[DoorRule], ephemeral: &RangeInclusive<u16>) -> Self {
+    fn of(config: &Config, rules: &[DoorRule], pages: &Pages, ephemeral: &RangeInclusive<u16>) -> Self {
         let occurs = |proto: Proto| rules.iter().any(|rule| rule.protos & proto.bit() != 0);
         let nowhere = || [PORTS, PORTS, 1].map(|ports| vec![false; ports]);
         let is_deny = config.mode == Mode::Deny;
@@ -284,7 +313,25 @@ impl Roles {
             }
             roles.add_door(door, 1 << number);
         }
+        pages.volumes.iter().for_each(|volume| roles.add_pages(volume));
         roles
+    }
+
+    fn add_pages(&mut self, volume: &Volume) {
+        match volume.first_steps() {
+            FirstSteps::Range(Ports { first, last }) => {
+                let lanes = ((1 << LANES) - 1) << volume.base;
+                for doors in &mut self.doors[..2] {
+                    doors[ports_of(&(first..=last))].iter_mut().for_each(|port| port.first |= lanes);
+                }
+            }
+            FirstSteps::Each(steps) => {
+                for (number, step) in steps {
+                    let proto = usize::from(step.proto / 2);
+                    self.doors[proto][usize::from(step.port)].first |= 1 << number;
+                }
+            }
+        }
     }
 
     fn add_door(&mut self, door: &Door, bit: u64) {

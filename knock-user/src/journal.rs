@@ -85,7 +85,7 @@ fn fields(line: &Line) -> Vec<(&'static str, String)> {
 /// less. The crate writes `Info` as notice (5), `Debug` as info (6).
 const fn level(event: Name) -> Level {
     match event {
-        Name::TableFull | Name::Lost => Level::Warn,
+        Name::TableFull | Name::Lost | Name::Spent => Level::Warn,
         Name::Attached
         | Name::Detached
         | Name::Reloaded
@@ -113,6 +113,7 @@ pub const fn message_id(event: Name) -> &'static str {
         Name::Unbanned => "0dbc2d9085ca4b16863dff6e994442c9",
         Name::TableFull => "2ba0a6ab7394424aa148df806544834d",
         Name::SpaRejected => "fb5f5584555c4b7ca391563fa864468d",
+        Name::Spent => "9f4cea8c5d724f59a5db30e1dd4a6f02",
         Name::Lost => "e52ddea1327d40d38edd017b0d269e25",
     }
 }

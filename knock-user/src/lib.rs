@@ -35,6 +35,7 @@ pub mod lockout;
 pub mod metrics;
 pub mod nic;
 pub mod notify;
+pub mod pages;
 pub mod pins;
 pub mod present;
 pub mod privilege;

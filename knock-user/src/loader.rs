@@ -1,5 +1,7 @@
 //! Puts a generation into the kernel: patches the constants, fills the maps, reads them back.
 
+mod pages;
+
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,11 +11,12 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use knock_common::{
-    abi::{ABOUT_CHUNK, LINK_PARTIAL, PrefixKey, Role, Settings},
+    abi::{ABOUT_CHUNK, LINK_PARTIAL, MAX_DOORS, PrefixKey, Role, Settings},
     names, verdict,
 };
 use nix::sys::signal::{SigSet, SigmaskHow};
 
+use self::pages::Shelf;
 use crate::{
     clock, devices,
     generation::Generation,
@@ -65,6 +68,7 @@ pub struct Gate {
     /// The programs and their maps.
     pub ebpf: Ebpf,
     settings: Settings,
+    shelf: Shelf,
 }
 
 impl Gate {
@@ -90,14 +94,16 @@ impl Gate {
             .override_global(names::SETTINGS, &settings, true)
             .override_global(names::PORT_ROLES, roles.as_slice(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
-            .map_max_entries(names::ABOUT, u32::try_from(options.about.len().max(1))?);
+            .map_max_entries(names::ABOUT, u32::try_from(options.about.len().max(1))?)
+            .map_max_entries(names::DOORS, u32::try_from(MAX_DOORS)?.saturating_add(generation.pages.count()))
+            .map_max_entries(names::PAGES, generation.pages.count().max(1));
         if let Some(folder) = options.state {
             for name in state::maps() {
                 loader.map_pin_path(name, folder.join(name));
             }
         }
         let ebpf = loader.load(OBJECT).context("loading the BPF object")?;
-        let mut gate = Self { ebpf, settings: generation.settings };
+        let mut gate = Self { ebpf, settings: generation.settings, shelf: Shelf::default() };
         gate.fill(generation, options)?;
         gate.read_back(generation, options)?;
         gate.know_links()?;
@@ -209,6 +215,7 @@ impl Gate {
             about.set(number, *chunk, 0).context("writing the generation's description of itself")?;
         }
         self.fill_spa(&generation.spa)?;
+        self.fill_pages(&generation.pages)?;
         if let Some(by_ns) = options.confirm_by_ns {
             wire::confirm(&mut self.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")?;
         }
@@ -236,7 +243,11 @@ impl Gate {
                 )?,
             }
         }
-        // Before the first packet is judged; the daemon looks again and again.
+        self.tell_time()
+    }
+
+    /// Tells the kernel the wall time before the first packet is judged; the daemon looks again and again.
+    fn tell_time(&mut self) -> Result<()> {
         let mut clock = wire::spa_clock(&mut self.ebpf)?;
         let fresh = clock::seen(clock.get(&0, 0).context("reading the clock")?.0);
         clock.set(0, Wire(fresh), 0).context("telling the kernel the time")

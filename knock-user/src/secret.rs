@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -77,24 +77,34 @@ pub enum SecretError {
 pub fn read(place: &Place) -> Result<SpaKey, SecretError> {
     let failed = |cause| SecretError::Read { place: place.clone(), cause };
     let text = match place {
-        Place::File(path) => {
-            let file = File::open(path).map_err(failed)?;
-            let mode = file.metadata().map_err(failed)?.mode();
-            if mode & 0o077 != 0 {
-                return Err(SecretError::Open(place.clone(), mode & 0o777));
-            }
-            bounded(file)
+        Place::File(path) => read_text(path, LONGEST)?,
+        Place::Descriptor(number) => {
+            descriptor(*number).and_then(|file| bounded(file, LONGEST)).map_err(failed)?
         }
-        Place::Descriptor(number) => descriptor(*number).and_then(bounded),
-        Place::Input => bounded(io::stdin().lock()),
+        Place::Input => bounded(io::stdin().lock(), LONGEST).map_err(failed)?,
     };
-    let text = text.map_err(failed)?;
     parse(&text).map(|secret| SpaKey::new(&secret)).ok_or_else(|| SecretError::Malformed(place.clone()))
 }
 
-fn bounded(from: impl Read) -> io::Result<String> {
+/// Reads a file that holds a secret, no more than `longest` bytes of it.
+///
+/// # Errors
+///
+/// [`SecretError`]: it cannot be read, or by others too.
+pub fn read_text(path: &Path, longest: u64) -> Result<String, SecretError> {
+    let place = || Place::File(path.to_owned());
+    let failed = |cause| SecretError::Read { place: place(), cause };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Open(place(), mode & 0o777));
+    }
+    bounded(file, longest).map_err(failed)
+}
+
+fn bounded(from: impl Read, longest: u64) -> io::Result<String> {
     let mut text = String::new();
-    from.take(LONGEST).read_to_string(&mut text)?;
+    from.take(longest).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -90,7 +90,7 @@ impl FromStr for Service {
     }
 }
 
-fn ports(text: &str) -> Result<RangeInclusive<u16>, ServiceError> {
+pub(crate) fn ports(text: &str) -> Result<RangeInclusive<u16>, ServiceError> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     let (low, high) = (port(low)?, port(high)?);
     if low > high {

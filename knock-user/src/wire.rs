@@ -5,7 +5,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, ProgramArray},
 };
 use bytemuck::Pod;
-use knock_common::{abi, names, spa::abi as spa};
+use knock_common::{abi, names, pages, spa::abi as spa};
 
 /// A plain value on its way into or out of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub type About<T> = Array<T, [u8; abi::ABOUT_CHUNK]>;
 pub type AttemptMap<T> = HashMap<T, Wire<abi::Address>, Wire<abi::Attempts>>;
 /// The map of interfaces' link-layer addresses.
 pub type Links<T> = HashMap<T, u32, u64>;
+/// The map of what doors have one sequence after the other.
+pub type Books<T> = Array<T, Wire<pages::Book>>;
+/// The map of their sequences.
+pub type Pages<T> = Array<T, Wire<pages::Page>>;
 /// The map of secrets for single packets.
 pub type SpaKeys<T> = HashMap<T, spa::KeyId, Wire<spa::KeyRule>>;
 /// The map of what secrets may ask for.
@@ -116,6 +120,14 @@ handle!(
 handle!(
     /// Opens the map of interfaces' link-layer addresses.
     links, names::LINKS, Links
+);
+handle!(
+    /// Opens the map of what doors have one sequence after the other.
+    books, names::BOOKS, Books
+);
+handle!(
+    /// Opens the map of their sequences.
+    pages, names::PAGES, Pages
 );
 handle!(
     /// Opens the map of secrets for single packets.

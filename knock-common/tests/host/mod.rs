@@ -107,6 +107,10 @@ impl Tables for Host {
         self.gate.door(door)
     }
 
+    fn page(&self, _door: u8, _now_ns: u64) -> Option<&DoorRule> {
+        None
+    }
+
     fn has_allow(&self) -> bool {
         self.gate.has_allow()
     }

@@ -190,7 +190,16 @@ fn ways(door: &Door) -> String {
         .spa
         .as_ref()
         .map(|spa| format!("by single packets to udp/{} with {}", spa.listen, spa.keys.join(", ")));
-    sequence.into_iter().chain(spa).collect::<Vec<_>>().join("; ")
+    let rotating = door.rotate.as_ref().map(|rotate| {
+        format!(
+            "{} steps that change every {}, {:.0} bits of secret",
+            rotate.steps,
+            show_duration(rotate.every),
+            rotate.bits()
+        )
+    });
+    let list = (!door.list.is_empty()).then(|| format!("{} sequences, each once", door.list.len()));
+    sequence.into_iter().chain(rotating).chain(list).chain(spa).collect::<Vec<_>>().join("; ")
 }
 
 fn print_warnings(
@@ -230,6 +239,8 @@ fn door_json(door: &Door) -> Value {
         "step_timeout_s": door.step_timeout.as_secs_f64(),
         "total_timeout_s": door.total_timeout.as_secs_f64(),
         "open_for_s": door.open_for.as_secs_f64(),
+        "rotates_every_s": door.rotate.as_ref().map(|rotate| rotate.every.as_secs_f64()),
+        "list": door.list.len(),
         "keys": door.spa.as_ref().map_or(&[][..], |spa| &spa.keys[..]),
     })
 }

@@ -1,13 +1,14 @@
 //! The `[[door]]` tables.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    Door, MAX_STEPS, SessionRule,
+    Door, MAX_STEPS, SessionRule, list,
     problem::Findings,
+    rotate,
     section::{DurationKey, Section},
     show_duration, spa,
     spelling::DOOR_KEYS,
@@ -60,14 +61,26 @@ pub(super) struct Draft {
     pub(super) allow_weak: bool,
     /// How single packets open it, if they do.
     pub(super) spa: Option<spa::DoorDraft>,
+    /// Its sequence that changes with time, if it has one.
+    pub(super) rotate: Option<rotate::Draft>,
+    /// Its sequences that open it once each, if it has any.
+    pub(super) list: Option<list::Draft>,
     step_timeout: Duration,
     total_timeout: Duration,
     new_attempts_per_s: u32,
 }
 
+/// A sequence with what messages call it and where it stands.
+pub(super) struct Sequence {
+    pub(super) title: String,
+    pub(super) span: Range<usize>,
+    pub(super) steps: Vec<Spanned<Step>>,
+    pub(super) allow_weak: bool,
+}
+
 impl Draft {
     /// Every door of the file.
-    pub(super) fn read_all(root: &Section<'_, '_>, found: &mut Findings) -> Vec<Self> {
+    pub(super) fn read_all(root: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Vec<Self> {
         let Some(value) = root.value("door") else {
             found.error(0..0, "no door: nothing is hidden and nothing can be opened", "add a [[door]] table");
             return Vec::new();
@@ -79,10 +92,10 @@ impl Draft {
         if items.is_empty() {
             found.error(value.span(), "no door: `door` is []", "add a [[door]] table");
         }
-        items.iter().enumerate().filter_map(|(i, item)| Self::read(i + 1, item, found)).collect()
+        items.iter().enumerate().filter_map(|(i, item)| Self::read(i + 1, item, folder, found)).collect()
     }
 
-    fn read(number: usize, item: &Spanned<DeValue<'_>>, found: &mut Findings) -> Option<Self> {
+    fn read(number: usize, item: &Spanned<DeValue<'_>>, folder: &Path, found: &mut Findings) -> Option<Self> {
         let DeValue::Table(table) = item.get_ref() else {
             found.error(item.span(), format!("door {number} is not a table"), "write it under [[door]]");
             return None;
@@ -93,13 +106,17 @@ impl Draft {
             section.title = format!("door \"{}\"", name.get_ref());
         }
         section.refuse_unknown(DOOR_KEYS, found);
-        Some(Self::from_section(name, &section, found))
+        Some(Self::from_section(name, &section, folder, found))
     }
 
-    fn from_section(name: Option<Spanned<String>>, section: &Section<'_, '_>, found: &mut Findings) -> Self {
+    fn from_section(
+        name: Option<Spanned<String>>,
+        section: &Section<'_, '_>,
+        folder: &Path,
+        found: &mut Findings,
+    ) -> Self {
         for (key, what) in [("opens", "hides nothing"), ("knock", "can never be opened")] {
-            // A door may have another way; one with a way of a later version has been told so, and once is enough.
-            let has_other = key == "knock" && (section.has("rotate") || section.has("spa"));
+            let has_other = key == "knock" && ["rotate", "list", "spa"].iter().any(|way| section.has(way));
             if !section.has(key) && !has_other {
                 let help = format!("add `{key}`, as {}", example(key));
                 found.error(section.span.clone(), format!("{}: no `{key}`: it {what}", section.title), help);
@@ -124,12 +141,32 @@ impl Draft {
             sessions_span: section.value("sessions").map_or(section.span.clone(), Spanned::span),
             allow_weak: section.boolean("allow_weak", found).unwrap_or(false),
             spa: spa::DoorDraft::read(section, found),
+            rotate: rotate::Draft::read(section, folder, found),
+            list: list::Draft::read(section, folder, found),
             step_timeout,
             total_timeout,
             new_attempts_per_s: section
                 .count("new_attempts_per_s", 1, MAX_ATTEMPTS, found)
                 .unwrap_or(DEFAULT_ATTEMPTS),
         }
+    }
+
+    /// Returns every sequence that does not change: its own, and those of its list.
+    pub(super) fn sequences(&self) -> Vec<Sequence> {
+        let own = Sequence {
+            title: self.title.clone(),
+            span: self.knock_span.clone(),
+            steps: self.knock.clone(),
+            allow_weak: self.allow_weak,
+        };
+        let of_line = |list: &list::Draft, line: &list::Line| Sequence {
+            title: format!("{}: {} line {}", self.title, list.file, line.number),
+            span: list.span.clone(),
+            steps: line.steps.iter().map(|step| Spanned::new(list.span.clone(), *step)).collect(),
+            allow_weak: self.allow_weak,
+        };
+        let lines = self.list.iter().flat_map(|list| list.lines.iter().map(|line| of_line(list, line)));
+        [own].into_iter().chain(lines).filter(|sequence| !sequence.steps.is_empty()).collect()
     }
 
     /// The door itself; what is wrong in the draft has been reported before.
@@ -149,6 +186,8 @@ impl Draft {
             to: bare(self.to),
             new_attempts_per_s: self.new_attempts_per_s,
             spa: self.spa.map(spa::DoorDraft::bare),
+            rotate: self.rotate.and_then(|draft| draft.rotate),
+            list: self.list.map(|draft| draft.lines).unwrap_or_default(),
         }
     }
 }

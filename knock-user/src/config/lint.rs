@@ -8,6 +8,7 @@ use super::{
     Mode, SessionRule,
     door::Draft,
     problem::Findings,
+    rotate,
     rules::{neighbours, shown},
     secret, show_duration, xdp,
 };
@@ -41,6 +42,9 @@ pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
             repeated(door, &door.knock[..i], step, found);
         }
     }
+    for (door, draft) in doors.iter().filter_map(|door| Some((door, door.rotate.as_ref()?))) {
+        rotating(xdp, door, draft, found);
+    }
     doors.iter().for_each(|door| long_grant(door, found));
     lock_out(xdp, doors, found);
     public_protocols(xdp, found);
@@ -60,6 +64,29 @@ fn strength(door: &Draft, found: &mut Findings) {
         message,
         format!("{} or more are better: add a step", secret::WARN_BELOW),
     );
+}
+
+fn rotating(xdp: &xdp::Draft, door: &Draft, draft: &rotate::Draft, found: &mut Findings) {
+    let Some(rotate) = &draft.rotate else { return };
+    let bits = rotate.bits();
+    if (secret::REFUSE_BELOW..secret::WARN_BELOW).contains(&bits) {
+        let message = format!("{}: a rotating sequence of {bits:.0} bits", door.title);
+        let help = format!("{} or more are better: add a step, on the client too", secret::WARN_BELOW);
+        found.warning(draft.span.clone(), message, help);
+    }
+    let is_ephemeral = *rotate.ports.end() >= *EPHEMERAL.start() && *rotate.ports.start() <= *EPHEMERAL.end();
+    if xdp.mode != Mode::Deny && is_ephemeral {
+        let message = format!(
+            "{}: rotate: `ports` {}-{} reach into the ephemeral range {}-{}: replies to this host's own traffic count \
+             as wrong knocks for this door",
+            door.title,
+            rotate.ports.start(),
+            rotate.ports.end(),
+            EPHEMERAL.start(),
+            EPHEMERAL.end()
+        );
+        found.warning(draft.ports_span.clone(), message, "choose ports below the range, as \"10000-32767\"");
+    }
 }
 
 fn order(door: &Draft, found: &mut Findings) {

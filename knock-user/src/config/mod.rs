@@ -6,11 +6,13 @@ mod duration;
 mod hooks;
 pub mod init;
 mod lint;
+pub mod list;
 mod listeners;
 mod metrics;
 mod prefix;
 mod problem;
 mod programs;
+pub mod rotate;
 mod rules;
 mod secret;
 mod section;
@@ -178,7 +180,7 @@ pub struct Door {
     pub name: String,
     /// What it hides from strangers and opens to those who knock; never empty.
     pub opens: Vec<Service>,
-    /// The sequence, in order; empty where single packets alone open it.
+    /// The sequence, in order; empty where it has another way alone.
     pub knock: Vec<Step>,
     /// Longest time between two steps.
     pub step_timeout: Duration,
@@ -196,6 +198,10 @@ pub struct Door {
     pub new_attempts_per_s: u32,
     /// How single packets open it, if they do.
     pub spa: Option<spa::DoorSpa>,
+    /// The sequence that changes with time, if it has one.
+    pub rotate: Option<rotate::Rotate>,
+    /// Sequences that open it once each, if it has any.
+    pub list: Vec<list::Line>,
 }
 
 impl fmt::Debug for Door {
@@ -303,7 +309,7 @@ fn parse(text: &str, folder: &Path, mut found: Findings) -> Result<(Config, Vec<
     let root = Section::new("this file".to_owned(), 0..0, document.get_ref());
     root.refuse_unknown(spelling::ROOT_KEYS, &mut found);
     let xdp = xdp::Draft::read(&root, &mut found);
-    let doors = door::Draft::read_all(&root, &mut found);
+    let doors = door::Draft::read_all(&root, folder, &mut found);
     rules::judge(&xdp, &doors, &mut found);
     lint::judge(&xdp, &doors, &mut found);
     let (spa, keys) = spa::read(&root, &xdp, &doors, folder, &mut found);

@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use knock_common::pages::LANES;
 use toml::Spanned;
 
 use super::{
-    MAX_DOORS, MAX_PREFIXES, MAX_SAME_FIRST_STEP, Mode, SessionRule, door::Draft, problem::Findings, secret,
-    xdp,
+    MAX_DOORS, MAX_PREFIXES, MAX_SAME_FIRST_STEP, Mode, SessionRule,
+    door::{Draft, Sequence},
+    problem::Findings,
+    rotate, secret, xdp,
 };
 use crate::{service::Service, step::Step};
 
@@ -19,18 +22,36 @@ pub(super) fn judge(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
     public_and_hidden(xdp, doors, found);
     sessions_agree(doors, found);
     only_in_deny(xdp, doors, found);
-    for door in doors {
-        doubled_steps(door, found);
-        scan_order(door, found);
-        strength(door, found);
-        steps_in_services(door, xdp, doors, found);
+    for sequence in doors.iter().flat_map(Draft::sequences) {
+        doubled_steps(&sequence, found);
+        scan_order(&sequence, found);
+        strength(&sequence, found);
+        steps_in_services(&sequence, xdp, doors, found);
+    }
+    for (door, draft) in doors.iter().filter_map(|door| Some((door, door.rotate.as_ref()?))) {
+        rotating_strength(door, draft, found);
+        rotating_in_services(door, draft, xdp, doors, found);
     }
 }
 
+/// A sequence that changes takes three doors more: one for each of its pages that are live at once.
 fn door_count(doors: &[Draft], found: &mut Findings) {
-    let Some(door) = doors.get(MAX_DOORS) else { return };
-    let message = format!("{}: {} doors are too many", door.title, doors.len());
-    found.error(door.span.clone(), message, format!("a configuration has 1 to {MAX_DOORS} doors"));
+    let changing = |door: &Draft| {
+        LANES as usize * (usize::from(door.rotate.is_some()) + usize::from(door.list.is_some()))
+    };
+    let mut count = 0;
+    let Some(door) = doors.iter().find(|door| {
+        count += 1 + changing(door);
+        count > MAX_DOORS
+    }) else {
+        return;
+    };
+    let all: usize = doors.iter().map(|door| 1 + changing(door)).sum();
+    let message = format!("{}: {all} doors are too many", door.title);
+    let help = format!(
+        "a configuration has 1 to {MAX_DOORS} doors, of which `rotate` and `list` take three more each"
+    );
+    found.error(door.span.clone(), message, help);
 }
 
 fn prefix_count(xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
@@ -78,24 +99,24 @@ fn first_steps(doors: &[Draft], found: &mut Findings) {
 
 /// Whoever knows the longer of two such sequences would open both doors.
 fn sequences_apart(doors: &[Draft], found: &mut Findings) {
-    for (i, door) in doors.iter().enumerate().filter(|(_, door)| !door.knock.is_empty()) {
-        let earlier = doors[..i].iter().filter(|other| !other.knock.is_empty());
-        let Some(other) = earlier.into_iter().find(|other| one_begins_the_other(&door.knock, &other.knock))
-        else {
+    let sequences: Vec<Sequence> = doors.iter().flat_map(Draft::sequences).collect();
+    for (i, door) in sequences.iter().enumerate() {
+        let mut earlier = sequences[..i].iter();
+        let Some(other) = earlier.find(|other| one_begins_the_other(&door.steps, &other.steps)) else {
             continue;
         };
-        let relation = match door.knock.len().cmp(&other.knock.len()) {
+        let relation = match door.steps.len().cmp(&other.steps.len()) {
             std::cmp::Ordering::Less => "is the beginning of",
             std::cmp::Ordering::Equal => "is the same as",
             std::cmp::Ordering::Greater => "begins with",
         };
         let message =
-            format!("{}: the sequence {} {relation} that of {}", door.title, shown(&door.knock), other.title);
+            format!("{}: the sequence {} {relation} that of {}", door.title, shown(&door.steps), other.title);
         let help = format!(
             "one must not open both: change a step that both have (line {} and this one)",
-            found.line_of(&other.knock_span)
+            found.line_of(&other.span)
         );
-        found.error(door.knock_span.clone(), message, help);
+        found.error(door.span.clone(), message, help);
     }
 }
 
@@ -186,8 +207,8 @@ fn any_door(door: &Draft, service: &Spanned<Service>, is_deny: bool, found: &mut
 }
 
 /// A duplicate of a UDP or ICMP packet on the way cannot be told from a second knock; a TCP SYN can.
-fn doubled_steps(door: &Draft, found: &mut Findings) {
-    for pair in door.knock.windows(2) {
+fn doubled_steps(door: &Sequence, found: &mut Findings) {
+    for pair in door.steps.windows(2) {
         let [first, second] = [pair[0].get_ref(), pair[1].get_ref()];
         if first == second && !matches!(first, Step::Tcp(_)) {
             let message = format!("{}: \"{second}\" stands twice in a row", door.title);
@@ -199,13 +220,13 @@ fn doubled_steps(door: &Draft, found: &mut Findings) {
 }
 
 /// A wrong port resets an attempt, so a scan gets through only where nothing lies between two steps.
-fn scan_order(door: &Draft, found: &mut Findings) {
-    if door.knock.len() < 2 || !door.knock.windows(2).all(|pair| neighbours(&pair[0], &pair[1])) {
+fn scan_order(door: &Sequence, found: &mut Findings) {
+    if door.steps.len() < 2 || !door.steps.windows(2).all(|pair| neighbours(&pair[0], &pair[1])) {
         return;
     }
-    let message = format!("{}: a port scan opens it: {} are neighbours", door.title, shown(&door.knock));
+    let message = format!("{}: a port scan opens it: {} are neighbours", door.title, shown(&door.steps));
     let help = "at least two steps in a row must be more than one port apart, or differ in protocol";
-    found.error(door.knock_span.clone(), message, help);
+    found.error(door.span.clone(), message, help);
 }
 
 /// Whether a scan of one protocol meets one port right after the other.
@@ -216,8 +237,8 @@ pub(super) fn neighbours(a: &Spanned<Step>, b: &Spanned<Step>) -> bool {
     }
 }
 
-fn strength(door: &Draft, found: &mut Findings) {
-    let steps: Vec<Step> = door.knock.iter().map(|step| *step.get_ref()).collect();
+fn strength(door: &Sequence, found: &mut Findings) {
+    let steps: Vec<Step> = door.steps.iter().map(|step| *step.get_ref()).collect();
     let bits = secret::bits(&steps);
     if steps.is_empty() || bits >= secret::REFUSE_BELOW || door.allow_weak {
         return;
@@ -225,18 +246,59 @@ fn strength(door: &Draft, found: &mut Findings) {
     let message = format!(
         "{}: the sequence {} has {bits:.0} bits of secret, which can be guessed",
         door.title,
-        shown(&door.knock)
+        shown(&door.steps)
     );
     let help = format!(
         "it must have {} or more: a port, an echo size and an echo id count 16 each; or say allow_weak = true",
         secret::REFUSE_BELOW
     );
-    found.error(door.knock_span.clone(), message, help);
+    found.error(door.span.clone(), message, help);
+}
+
+fn rotating_strength(door: &Draft, draft: &rotate::Draft, found: &mut Findings) {
+    let Some(bits) = draft.rotate.as_ref().map(rotate::Rotate::bits) else { return };
+    if bits >= secret::REFUSE_BELOW || door.allow_weak {
+        return;
+    }
+    let message = format!("{}: a rotating sequence of {bits:.0} bits, which can be guessed", door.title);
+    let help = format!(
+        "it must have {} or more: more steps, or more ports; or say allow_weak = true",
+        secret::REFUSE_BELOW
+    );
+    found.error(draft.span.clone(), message, help);
+}
+
+/// Both sides draw from the same ports, so those that the server cannot use have to be kept out of the range.
+fn rotating_in_services(
+    door: &Draft,
+    draft: &rotate::Draft,
+    xdp: &xdp::Draft,
+    doors: &[Draft],
+    found: &mut Findings,
+) {
+    let Some(rotate) = &draft.rotate else { return };
+    let hidden =
+        doors.iter().flat_map(|other| other.opens.iter().map(|one| (one, format!("{} hides", other.title))));
+    let public = xdp.public.iter().map(|one| (one, "is public".to_owned()));
+    let drawn = [Service::Tcp(rotate.ports.clone()), Service::Udp(rotate.ports.clone())];
+    let is_port = |service: &Service| matches!(service, Service::Tcp(_) | Service::Udp(_));
+    for (service, what) in hidden.chain(public).filter(|(one, _)| is_port(one.get_ref())) {
+        if drawn.iter().any(|ports| ports.overlaps(service.get_ref())) {
+            let message = format!(
+                "{}: rotate: `ports` {}-{} take in \"{}\", which {what}",
+                door.title,
+                rotate.ports.start(),
+                rotate.ports.end(),
+                service.get_ref()
+            );
+            found.error(draft.ports_span.clone(), message, "choose a range without it, on the client too");
+        }
+    }
 }
 
 /// A knock to a hidden or public service is not a knock: it is dropped, or somebody's ordinary traffic.
-fn steps_in_services(door: &Draft, xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
-    for step in &door.knock {
+fn steps_in_services(door: &Sequence, xdp: &xdp::Draft, doors: &[Draft], found: &mut Findings) {
+    for step in &door.steps {
         let takes = |service: &&Spanned<Service>| service.get_ref().takes(*step.get_ref());
         let hidden = doors.iter().find_map(|other| Some((&other.title, other.opens.iter().find(takes)?)));
         if let Some((other, service)) = hidden {

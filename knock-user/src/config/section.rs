@@ -49,14 +49,6 @@ impl<'t, 'd> Section<'t, 'd> {
             if known.contains(&name) {
                 continue;
             }
-            if let Some(instead) = spelling::not_in_this_version(name) {
-                found.error(
-                    key.span(),
-                    format!("{}: `{name}` is not in this version of xdp-knock", self.title),
-                    instead,
-                );
-                continue;
-            }
             found.error(
                 key.span(),
                 format!("{}: unknown key `{name}`", self.title),

@@ -242,7 +242,12 @@ fn name(key: &str, section: &Section<'_, '_>, found: &mut Findings) -> Option<Sp
     Some(Spanned::new(text.span(), name.to_owned()))
 }
 
-fn secret_in(which: &str, section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<Secret> {
+pub(super) fn secret_in(
+    which: &str,
+    section: &Section<'_, '_>,
+    folder: &Path,
+    found: &mut Findings,
+) -> Option<Secret> {
     let text = section.text(which, found)?;
     let path: PathBuf = folder.join(text.get_ref());
     match secret::read(&secret::Place::File(path)) {

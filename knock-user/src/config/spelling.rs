@@ -17,6 +17,8 @@ pub(super) const DOOR_KEYS: &[&str] = &[
     "new_attempts_per_s",
     "allow_weak",
     "spa",
+    "rotate",
+    "list",
 ];
 /// Keys outside any table.
 pub(super) const ROOT_KEYS: &[&str] = &["xdp", "door", "spa", "key", "hooks", "metrics", "state"];
@@ -34,8 +36,13 @@ pub(super) const KEY_KEYS: &[&str] =
 /// Keys of `spa` in a door.
 pub(super) const DOOR_SPA_KEYS: &[&str] = &["listen", "keys"];
 
+/// Keys of `rotate` in a door.
+pub(super) const ROTATE_KEYS: &[&str] = &["secret_file", "steps", "every", "ports"];
+/// Keys of `list` in a door.
+pub(super) const LIST_KEYS: &[&str] = &["file"];
+
 /// Each table with its keys.
-const TABLES: [(&str, &[&str]); 8] = [
+const TABLES: [(&str, &[&str]); 10] = [
     ("[xdp]", XDP_KEYS),
     ("a [[door]]", DOOR_KEYS),
     ("[hooks]", HOOKS_KEYS),
@@ -44,20 +51,12 @@ const TABLES: [(&str, &[&str]); 8] = [
     ("[spa]", SPA_KEYS),
     ("a [[key]]", KEY_KEYS),
     ("`spa` of a [[door]]", DOOR_SPA_KEYS),
+    ("`rotate` of a [[door]]", ROTATE_KEYS),
+    ("`list` of a [[door]]", LIST_KEYS),
 ];
 
 /// Farther than this a suggestion is a guess.
 const NEAR: usize = 2;
-
-/// What to use instead of a key that only a later version knows.
-pub(super) fn not_in_this_version(key: &str) -> Option<&'static str> {
-    match key {
-        "rotate" => {
-            Some("rotating sequences come later: give the door a fixed sequence with `knock`, or `spa`")
-        }
-        _ => None,
-    }
-}
 
 /// The help for an unknown key of a table that has the keys `known`.
 pub(super) fn advice(key: &str, known: &[&str]) -> String {

@@ -44,6 +44,7 @@ pub use self::{
 use crate::{
     attach,
     before::Programs,
+    clock,
     control::{Reply, Seat},
     events::{Line, Name},
     hooks::Runner,
@@ -247,13 +248,15 @@ impl Daemon {
         self.mind_confirmation()
     }
 
-    /// Tells the kernel the wall time, often enough that a step of the clock matters for a moment only.
+    /// Tells the kernel the wall time, often enough that a step of the clock matters for a moment only, and lays in the
+    /// sequences of time steps to come.
     fn tell_time(&mut self) -> Result<()> {
         if self.told_time.is_some_and(|at| at.elapsed() < TIME_EVERY) {
             return Ok(());
         }
         self.told_time = Some(Instant::now());
-        self.state.tell_time()
+        self.state.tell_time()?;
+        self.service.installed.gate.lay_pages(clock::unix_ns())
     }
 
     fn drain(&mut self, events: Vec<knock_common::event::Event>) {

@@ -53,6 +53,7 @@ impl Saving {
             | Name::Reset
             | Name::TableFull
             | Name::SpaRejected
+            | Name::Spent
             | Name::Lost => {}
         }
     }

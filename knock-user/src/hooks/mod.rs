@@ -145,6 +145,7 @@ fn hook(hooks: &Hooks, event: Name) -> Option<&Argv> {
         | Name::Unbanned
         | Name::TableFull
         | Name::SpaRejected
+        | Name::Spent
         | Name::Lost => None,
     }
 }

@@ -181,6 +181,7 @@ fn each_kind_of_event_has_its_own_hook_or_none() {
             | Name::Unbanned
             | Name::TableFull
             | Name::SpaRejected
+            | Name::Spent
             | Name::Lost => None,
         };
         assert_eq!(program, expected.map(PathBuf::from), "{name:?}");

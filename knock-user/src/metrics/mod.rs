@@ -98,6 +98,7 @@ fn place(counter: Counter) -> Place {
         Counter::Promoted => Place::Promotion("granted"),
         Counter::GrantRefreshed => Place::Promotion("refreshed"),
         Counter::GrantTableFull => Place::Promotion("table_full"),
+        Counter::SequenceSpent => Place::Promotion("spent"),
         Counter::GrantExpired => Place::Own("expired_grant_packets"),
         Counter::EventCapped => Place::Own("events_capped"),
         Counter::EventLost => Place::Own("events_lost"),

@@ -159,9 +159,16 @@ fn attempts(records: &[(Address, Attempts)], abouts: &[&About], now: Moment) -> 
             continue;
         }
         for slot in record.slots.iter().filter(|slot| slot.epoch_ns == record.epoch_ns) {
-            let door = about.doors.iter().find(|(_, door)| door.number == slot.door);
-            let Some((name, door)) = door.filter(|(_, door)| is_open(slot, door, now.ns)) else { continue };
-            let attempt = attempt(source, slot, name, door, now);
+            let door = about.doors.iter().find_map(|(name, door)| {
+                let own = (door.number, door.steps);
+                let mut lanes = [own].into_iter().chain(door.lanes.iter().copied());
+                lanes.find(|(number, _)| *number == slot.door).map(|(_, steps)| (name, door, steps))
+            });
+            let Some((name, _, steps)) = door.filter(|(_, door, steps)| is_open(slot, door, *steps, now.ns))
+            else {
+                continue;
+            };
+            let attempt = attempt(source, slot, name, steps, now);
             attempts.insert((attempt.source, attempt.door.clone()), attempt);
         }
     }
@@ -169,20 +176,20 @@ fn attempts(records: &[(Address, Attempts)], abouts: &[&About], now: Moment) -> 
 }
 
 /// Returns whether the next right knock would be accepted: the same comparisons as in the kernel.
-fn is_open(slot: &abi::Attempt, door: &AboutDoor, now_ns: u64) -> bool {
+fn is_open(slot: &abi::Attempt, door: &AboutDoor, steps: usize, now_ns: u64) -> bool {
     let within =
         |since_ns: u64, limit_ms: u64| now_ns.saturating_sub(since_ns) <= limit_ms.saturating_mul(1_000_000);
-    (1..door.steps).contains(&usize::from(slot.step))
+    (1..steps).contains(&usize::from(slot.step))
         && within(slot.last_ns, door.step_timeout_ms)
         && within(slot.started_ns, door.total_timeout_ms)
 }
 
-fn attempt(source: &Address, slot: &abi::Attempt, name: &str, door: &AboutDoor, now: Moment) -> Attempt {
+fn attempt(source: &Address, slot: &abi::Attempt, name: &str, steps: usize, now: Moment) -> Attempt {
     Attempt {
         source: address(source),
         door: name.to_owned(),
         step: slot.step,
-        of: door.steps,
+        of: steps,
         started: now.wall_of(slot.started_ns),
         last: now.wall_of(slot.last_ns),
     }
@@ -228,7 +235,8 @@ mod tests {
             epoch_ns: 5,
             door: 1,
             step: 2,
-            _pad: [0; 6],
+            _pad: 0,
+            page: 0,
         };
         record
     }

@@ -130,7 +130,7 @@ pub struct Door {
     pub name: String,
     /// What it hides and opens.
     pub opens: Vec<String>,
-    /// The ways to open it: `sequence`, `spa`.
+    /// The ways to open it: `sequence`, `rotating`, `list`, `spa`.
     pub ways: Vec<String>,
     /// Steps of the sequence.
     pub steps: usize,
@@ -173,7 +173,7 @@ pub struct Grant {
     pub source: IpAddr,
     /// The door's name.
     pub door: String,
-    /// `sequence`, `spa` or `manual`.
+    /// `sequence`, `rotating`, `list`, `spa` or `manual`.
     pub via: String,
     /// When it was first given.
     #[serde(serialize_with = "milliseconds")]

@@ -114,7 +114,12 @@ fn door(name: &str, about: &AboutDoor, grants: usize) -> Door {
 }
 
 fn ways(about: &AboutDoor) -> Vec<String> {
-    let ways = [(about.steps > 0, "sequence"), (about.spa.is_some(), "spa")];
+    let ways = [
+        (about.steps > 0, "sequence"),
+        (about.rotate.is_some(), "rotating"),
+        (about.list.is_some(), "list"),
+        (about.spa.is_some(), "spa"),
+    ];
     ways.into_iter().filter(|(is, _)| *is).map(|(_, way)| way.to_owned()).collect()
 }
 
