@@ -50,6 +50,8 @@ pub fn rule(sequence: &[StepRule]) -> DoorRule {
         step_count: u8::try_from(sequence.len()).expect("a short sequence"),
         protos: sequence.iter().fold(0, |protos, step| protos | step.proto),
         flags: 0,
+        prefixes: 0,
+        page: 0,
         _pad: 0,
         steps,
     }
@@ -157,6 +159,7 @@ impl Gate {
         let is_echo = |service: &&Service| service.0 == Proto::Icmp;
         for (number, door) in (0_u8..).zip(&mut gate.doors) {
             door.rule.id = door_id(&[number]);
+            door.rule.prefixes = number;
         }
         gate.flag_doors(public.iter().any(|service| is_echo(&service)));
         gate.give_roles();
@@ -225,6 +228,10 @@ impl Tables for Gate {
 
     fn door(&self, door: u8) -> Option<&DoorRule> {
         self.doors.get(usize::from(door)).map(|door| &door.rule)
+    }
+
+    fn page(&self, _door: u8, _now_ns: u64) -> Option<&DoorRule> {
+        None
     }
 
     fn has_allow(&self) -> bool {

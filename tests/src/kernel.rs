@@ -115,6 +115,11 @@ impl Kernel {
         Self { gate, maps }
     }
 
+    /// Takes a map of the program that is none of [`Maps`].
+    pub fn take<M: TryFrom<Map>>(&mut self, name: &str) -> M {
+        take(&mut self.gate.ebpf, name)
+    }
+
     /// Runs one frame of 14 bytes or more.
     pub fn run(&mut self, frame: &[u8]) -> Action {
         run(self.parts().0, frame)

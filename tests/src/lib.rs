@@ -23,6 +23,7 @@ pub mod older;
 pub mod oracle;
 pub mod outgoing;
 pub mod packet;
+pub mod pages;
 pub mod plain;
 pub mod process;
 pub mod program;

@@ -213,7 +213,9 @@ impl Model {
 
     fn emit(&mut self, source: &Address, kind: Kind, door: u8, step: u8, until_ns: u64) {
         let via = match kind {
-            Kind::Promoted | Kind::TableFull => Via::Sequence as u8,
+            Kind::Promoted | Kind::TableFull | Kind::Spent => {
+                Via::of(&self.tables.generation.doors[usize::from(door)]) as u8
+            }
             Kind::Step | Kind::Reset | Kind::SpaRejected => 0,
         };
         self.events.push(Event {

@@ -79,6 +79,10 @@ impl Tables for Plain {
         self.generation.doors.get(usize::from(door))
     }
 
+    fn page(&self, _door: u8, _now_ns: u64) -> Option<&DoorRule> {
+        None
+    }
+
     fn has_allow(&self) -> bool {
         self.generation.settings.lists & List::Allow.bit() != 0
     }
