@@ -44,13 +44,18 @@ pub struct Book {
     now_ns: u64,
 }
 
-/// Writes the secret of the door and a list into a folder; returns a configuration with the door, and what is `more` in it.
+/// Writes the secret of the door into a folder; returns a configuration with the door, and what is `more` in it.
 pub fn config(folder: &Path, more: &str) -> String {
+    config_every(folder, "30s", more)
+}
+
+/// The same with a length of its time steps.
+pub fn config_every(folder: &Path, every: &str, more: &str) -> String {
     let secret = folder.join("vpn.secret");
     private(&secret, &SECRET.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     format!(
         "[xdp]\nmode = \"guard\"\n[[door]]\nname = \"{DOOR}\"\nopens = [\"tcp/22\"]\nopen_for = \"10s\"\n{more}\n\
-         rotate = {{ secret_file = \"{}\", steps = 4, every = \"30s\", ports = \"20000-30000\" }}\n",
+         rotate = {{ secret_file = \"{}\", steps = 4, every = \"{every}\", ports = \"20000-30000\" }}\n",
         secret.display()
     )
 }
