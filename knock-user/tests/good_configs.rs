@@ -320,11 +320,16 @@ fn every_example_of_the_reference_is_taken_as_it_stands() {
     let whole = examples.iter().filter_map(|rest| rest.split("```").next());
     let folder = tempfile::tempdir().unwrap();
     let key = written_key(folder.path());
+    let list = folder.path().join("lab.list");
+    fs::write(&list, "tcp/7001 udp/8002 tcp/9003\n").unwrap();
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).unwrap();
+    let list = list.display().to_string();
 
     for example in whole {
         // A line or two is shown without the rest: a door gets what it lacks.
         let head = if example.contains("[[door]]") { "" } else { DOOR_HEAD };
         let text = format!("{head}{example}").replace("alice.key", &key);
+        let text = text.replace("vpn.secret", &key).replace("lab.list", &list);
         let (_, warnings) = parse(&text);
         assert_eq!(warned(&warnings), Vec::<String>::new(), "{text}");
     }
