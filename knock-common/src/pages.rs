@@ -72,8 +72,8 @@ impl Book {
     /// Returns the live page of this lane, given the first that is live.
     #[must_use]
     #[inline(always)]
-    pub const fn page(&self, first_live: u64) -> u64 {
-        let ahead = (self.lane as u64).wrapping_add(LANES).wrapping_sub(first_live % LANES);
+    pub fn page(&self, first_live: u64) -> u64 {
+        let ahead = u64::from(self.lane).wrapping_add(LANES).wrapping_sub(first_live % LANES);
         first_live.wrapping_add(ahead % LANES)
     }
 

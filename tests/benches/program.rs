@@ -10,6 +10,7 @@ use knock_common::abi::{Ban, mapped};
 use knock_tests::{
     kernel::{Kernel, compile, syn},
     packet::{ACK, TCP, V4, tcp},
+    pages::config,
 };
 use knock_user::{loader::Options, wire::Wire};
 use nix::time::{ClockId, clock_gettime};
@@ -46,6 +47,11 @@ fn main() {
     plain.maps.bans.insert(Wire(mapped([10, 0, 0, 1])), Wire(ban), 0).expect("room");
     plain.maps.use_bans(true);
     print("with a ban of somebody else", &mut plain);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    // Both sequences in one: the steps of the first door lie outside the ports of the second.
+    let rotating = format!("{CONFIG}{}", config(folder.path(), "").replace("[xdp]\nmode = \"guard\"\n", ""));
+    print("with a door whose sequence rotates", &mut Kernel::load_live(&compile(&rotating)));
 }
 
 fn print(title: &str, kernel: &mut Kernel) {
@@ -60,6 +66,7 @@ fn print(title: &str, kernel: &mut Kernel) {
         ("granted: an ACK to tcp/22", visit(HOLDER, 22)),
         ("wrong knock: a SYN to tcp/4444, no attempt", syn(STRANGER, 4444)),
         ("hidden and wrong: a SYN to tcp/22, no grant", syn(STRANGER, 22)),
+        ("a SYN to tcp/25000, which a rotating sequence may begin with", syn(STRANGER, 25_000)),
         ("copy of an accepted first step", syn(BEGINNER, STEPS[0])),
     ];
     println!("{title}");

@@ -15,6 +15,7 @@ use knock_common::{
     counter::{COUNTERS, Counter},
     event::Event,
     names,
+    spa::abi::{KeyId, WallClock},
     verdict::Action,
 };
 use knock_user::{
@@ -25,7 +26,10 @@ use knock_user::{
     wire::{AttemptMap, Bans, Counters, Grants, Links, Wire, Words},
 };
 
-use crate::packet::{SYN, TCP, V4, tcp};
+use crate::{
+    packet::{SYN, TCP, V4, tcp},
+    plain::Shelf,
+};
 
 /// Compiles a configuration as generation 1, with Linux's own ephemeral range.
 pub fn compile(config: &str) -> Generation {
@@ -118,6 +122,17 @@ impl Kernel {
     /// Takes a map of the program that is none of [`Maps`].
     pub fn take<M: TryFrom<Map>>(&mut self, name: &str) -> M {
         take(&mut self.gate.ebpf, name)
+    }
+
+    /// Tells it the wall time of a shelf, and that nothing of it was used.
+    pub fn know_shelf(&mut self, shelf: &Shelf, seen_ns: u64) {
+        let clock = WallClock { offset_ns: shelf.offset_ns, seen_ns, since_ns: 0 };
+        let mut wall: Array<MapData, Wire<WallClock>> = self.take(names::SPA_CLOCK);
+        wall.set(0, Wire(clock), 0).expect("an array");
+        let mut floors: aya::maps::HashMap<MapData, KeyId, u64> = self.take(names::SPA_FLOORS);
+        for id in shelf.floors.keys() {
+            floors.insert(id, 0, 0).expect("room");
+        }
     }
 
     /// Runs one frame of 14 bytes or more.

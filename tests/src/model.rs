@@ -182,13 +182,18 @@ impl Model {
     }
 
     fn promote(&mut self, source: &Address, door: u8, step: u8) {
+        let now_ns = self.tables.now_ns;
+        let rule = *self.tables.sequence(door, now_ns).expect("it was completed now");
+        if rule.changes() && !self.tables.shelf.claim(door, now_ns) {
+            self.count(Counter::SequenceSpent, 1);
+            return self.emit_capped(source, Kind::Spent, door, step);
+        }
         let Plain { generation, grants, now_ns, .. } = &mut self.tables;
         let since_ns = *now_ns;
-        let rule = &generation.doors[usize::from(door)];
         let until_ns = since_ns.saturating_add(rule.open_for_ns);
         let number = generation.settings.generation;
         let key = GrantKey { source: *source, door: rule.id };
-        let fresh = Grant { until_ns, since_ns, via: Via::Sequence as u32, generation: number };
+        let fresh = Grant { until_ns, since_ns, via: Via::of(&rule) as u32, generation: number };
         let is_room = grants.len() < GRANTS_ENTRIES;
         let present = grants.get(&key).copied();
         if present.is_none() && !is_room {

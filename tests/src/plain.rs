@@ -8,6 +8,8 @@ use knock_common::{
         PrefixKey, Proto, Role, Sessions, Settings,
     },
     decide::{Tables, Visit},
+    pages::{Book, Page},
+    spa::abi::KeyId,
     verdict::Mode,
 };
 use knock_user::generation::Generation;
@@ -33,8 +35,69 @@ pub struct Plain {
     pub fragments: HashMap<FragmentKey, u64>,
     /// Destinations that the host sends packets on to.
     pub forwarded: HashSet<Address>,
+    /// Sequences of doors that have one after the other.
+    pub shelf: Shelf,
     /// The time.
     pub now_ns: u64,
+}
+
+/// The pages of a generation's books, and what was used of them.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    /// What is said of each lane, by its door number.
+    pub books: HashMap<u8, Book>,
+    /// The pages and their sequences, by the door number of lane 0 and their own.
+    pub pages: HashMap<(u8, u64), (Page, DoorRule)>,
+    /// The floors that claims raise.
+    pub floors: HashMap<KeyId, u64>,
+    /// Unix time at boot.
+    pub offset_ns: u64,
+}
+
+impl Shelf {
+    /// Lays in what is there at a Unix time, with nothing used.
+    #[must_use]
+    pub fn at(generation: &Generation, unix_ns: u64, offset_ns: u64) -> Self {
+        let mut shelf = Self { offset_ns, ..Self::default() };
+        for volume in &generation.pages.volumes {
+            for (number, book) in volume.books(|_| false) {
+                shelf.books.insert(u8::try_from(number).expect("few doors"), book);
+            }
+            for number in volume.wanted(unix_ns) {
+                let entry = volume.entry(number);
+                shelf.pages.insert((volume.base, number), (entry.page, entry.rule));
+                shelf.floors.insert(entry.page.floor, 0);
+            }
+        }
+        shelf
+    }
+
+    /// Returns the live page of a door number.
+    #[must_use]
+    pub fn page(&self, door: u8, now_ns: u64) -> Option<&(Page, DoorRule)> {
+        let book = self.books.get(&door)?;
+        let base = u8::try_from(book.base).expect("few doors");
+        let first = if book.is_rotating() {
+            book.first_live(now_ns.wrapping_add(self.offset_ns))
+        } else {
+            self.books[&base].next
+        };
+        self.pages.get(&(base, book.page(first)))
+    }
+
+    /// Uses up the live page of a door number; returns whether nobody had before.
+    pub fn claim(&mut self, door: u8, now_ns: u64) -> bool {
+        let Some((page, _)) = self.page(door, now_ns).copied() else { return false };
+        let floor = self.floors.get_mut(&page.floor).expect("laid in with its page");
+        let is_first = *floor < page.counter;
+        *floor = page.counter.max(*floor);
+        let book = self.books[&door];
+        if !book.is_rotating() {
+            let base = self.books.get_mut(&u8::try_from(book.base).expect("few doors")).expect("lane 0");
+            base.next = base.next.max(page.number + 1);
+        }
+        is_first
+    }
 }
 
 impl Plain {
@@ -51,6 +114,7 @@ impl Plain {
             replies: HashMap::new(),
             fragments: HashMap::new(),
             forwarded: HashSet::new(),
+            shelf: Shelf::default(),
             now_ns: 0,
         }
     }
@@ -79,8 +143,8 @@ impl Tables for Plain {
         self.generation.doors.get(usize::from(door))
     }
 
-    fn page(&self, _door: u8, _now_ns: u64) -> Option<&DoorRule> {
-        None
+    fn page(&self, door: u8, now_ns: u64) -> Option<&DoorRule> {
+        self.shelf.page(door, now_ns).map(|(_, rule)| rule)
     }
 
     fn has_allow(&self) -> bool {

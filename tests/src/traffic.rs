@@ -171,13 +171,16 @@ impl Traffic {
         let slots = self.slots(model);
         if !slots.is_empty() && !self.random.once_in(8) {
             let slot = *self.random.pick(&slots);
-            let rule = &model.tables.generation.doors[usize::from(slot.door)];
-            if let Some(step) = rule.steps.get(usize::from(slot.step)).filter(|step| step.proto != 0) {
+            let rule = model.tables.sequence(slot.door, model.tables.now_ns);
+            let step = rule.and_then(|rule| rule.steps.get(usize::from(slot.step)));
+            if let Some(step) = step.filter(|step| step.proto != 0) {
                 return *step;
             }
         }
         let doors = &model.tables.generation.doors;
-        doors[self.random.below(doors.len())].steps[0]
+        let door = self.random.below(doors.len());
+        let number = u8::try_from(door).expect("few doors");
+        model.tables.sequence(number, model.tables.now_ns).unwrap_or(&doors[door]).steps[0]
     }
 
     fn slots(&self, model: &Model) -> Vec<Attempt> {

@@ -1,5 +1,7 @@
 //! Configurations that together reach everything the program does.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use knock_tests::kernel::compile;
 use knock_user::generation::Generation;
 
@@ -28,7 +30,7 @@ impl Case {
     }
 }
 
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     Case::new(
         "one door, observed",
         r#"
@@ -61,6 +63,7 @@ new_attempts_per_s = 2
         )
     },
     Case { more: overlapping, ..Case::new("eight doors with a first step in common", GUARD) },
+    Case { more: changing, ..Case::new("sequences that rotate, and a list", GUARD) },
     Case {
         more: echoes,
         events: Some(200),
@@ -158,6 +161,39 @@ allow_weak = true
 
 const GUARD: &str = "[xdp]\nmode = \"guard\"\npublic = [\"tcp/80\"]\n";
 const GUARD_ECHO_PUBLIC: &str = "[xdp]\nmode = \"guard\"\npublic = [\"icmp/echo\"]\n";
+
+/// Doors whose sequences change, beside one whose does not.
+fn changing() -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines: String = (0..900)
+        .map(|line| format!("tcp/{} udp/{} icmp/echo?size=9\n", 10_000 + line, 9999 - line))
+        .collect();
+    let [secret, list] = [("secret", "17".repeat(32)), ("list", lines)].map(|(name, text)| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a writable folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        path.display().to_string()
+    });
+    let door = |name: &str, way: &str| {
+        format!(
+            "[[door]]\nname = \"{name}\"\nallow_weak = true\nopens = [\"tcp/22\"]\nopen_for = \"1s\"\n{way}\n"
+        )
+    };
+    let rotate = |steps| {
+        format!(
+            "rotate = {{ secret_file = \"{secret}\", steps = {steps}, every = \"10s\", ports = \"20000-20020\" }}"
+        )
+    };
+    let text = [
+        door("short", &rotate(2)),
+        door("long", &format!("{}\nfrom = [\"198.51.100.0/25\", \"2001:db8::/32\"]", rotate(5))),
+        door("list", &format!("list = {{ file = \"{list}\" }}")),
+        door("both", &format!("knock = [\"tcp/7101\", \"udp/9032\"]\n{}", rotate(3))),
+    ];
+    // The files are read after this.
+    let _ = folder.keep();
+    text.concat()
+}
 
 /// Doors that share their first two steps, or their first, and what they open.
 fn overlapping() -> String {
