@@ -12,6 +12,7 @@ mod packet;
 mod report;
 mod send;
 mod sequence;
+mod source;
 mod verify;
 
 use std::{net::SocketAddr, process::ExitCode, thread, time::Duration};
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Exit {
 fn show(packets: &Packets, targets: &[SocketAddr], console: &Console) -> Exit {
     for &to in targets {
         match packets.make(to) {
-            Ok(packet) => console.packet(&hex(packet.bytes())),
+            Ok((packet, _)) => console.packet(&hex(packet.bytes())),
             Err(error) => {
                 console.error(&format!("no packet for {}: {error}", address::shown(&to)));
                 return Exit::Failed;
@@ -121,11 +122,11 @@ fn knock_all(
     let knock_one = |&to: &SocketAddr| {
         let mut seen = |step, answer: &_| console.knocked(to, step, answer);
         let sent = match packets {
-            Some(packets) => sequence::send_packet(to, packets, args.delay, &mut seen),
-            None => sequence::send(to, &steps, args.delay, &mut seen),
+            Some(packets) => sequence::send_packet(to, packets, args.delay, &mut seen).map(Some),
+            None => sequence::send(to, &steps, args.delay, &mut seen).map(|()| None),
         };
-        let broken = sent.err();
-        let mut outcome = Outcome { to, steps: steps.clone(), broken, door: None };
+        let (lets_in, broken) = sent.map_or_else(|broken| (None, Some(broken)), |lets_in| (lets_in, None));
+        let mut outcome = Outcome { to, steps: steps.clone(), lets_in, broken, door: None };
         console.sent(&outcome);
         if let (Some(VerifyPort(port)), None) = (args.verify, &outcome.broken) {
             let probe = verify::probe(to, port, args.timeout);

@@ -16,6 +16,7 @@ use knock_common::{
     },
 };
 
+use super::source::LetsIn;
 use crate::secret::{self, Place};
 
 /// The options of a single packet.
@@ -105,28 +106,29 @@ impl Packets {
         Ok(Some(Self { key: secret::read(key)?, seconds, door, server, port: args.port, whom }))
     }
 
-    /// Makes a packet for an address of the server; each has a higher counter than the one before.
-    pub(super) fn make(&self, to: SocketAddr) -> io::Result<Datagram> {
+    /// Makes a packet for an address of the server, and says whom it lets in; each has a higher counter than the one before.
+    pub(super) fn make(&self, to: SocketAddr) -> io::Result<(Datagram, LetsIn)> {
         let since = SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?;
-        let source = match self.whom {
-            Whom::Named(address) => Some(address),
-            Whom::Sender => None,
-            Whom::Found => Some(own_address(self.with_port(to))?).filter(is_public),
+        let lets_in = match self.whom {
+            Whom::Named(address) => LetsIn::Told(address),
+            Whom::Sender => LetsIn::SenderAsTold,
+            Whom::Found => LetsIn::found(own_address(self.with_port(to))?),
         };
         let request = Request {
             seconds: self.seconds,
             door: self.door,
             counter: u64::try_from(since.as_nanos()).map_err(io::Error::other)?,
             server: self.server,
-            source: source.map(octets),
+            source: lets_in.address().map(octets),
         };
-        Ok(Datagram::seal(&request, &self.key))
+        Ok((Datagram::seal(&request, &self.key), lets_in))
     }
 
-    /// Sends a packet to an address of the server.
-    pub(super) fn send(&self, to: SocketAddr) -> io::Result<()> {
-        let packet = self.make(to)?;
-        socket_for(&to)?.send_to(packet.bytes(), self.with_port(to)).map(drop)
+    /// Sends a packet to an address of the server, and says whom it lets in.
+    pub(super) fn send(&self, to: SocketAddr) -> io::Result<LetsIn> {
+        let (packet, lets_in) = self.make(to)?;
+        let _ = socket_for(&to)?.send_to(packet.bytes(), self.with_port(to))?;
+        Ok(lets_in)
     }
 
     fn with_port(&self, mut to: SocketAddr) -> SocketAddr {
@@ -149,20 +151,6 @@ fn own_address(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Returns whether the rest of the internet sees the address as it is: no NAT is between. What is not known to be so is not.
-fn is_public(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            // RFC 6890's table; 100.64.0.0/10 is what carriers translate (RFC 6598).
-            let [a, b, ..] = v4.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared || a == 0 || a >= 224)
-        }
-        // Global unicast is what is given out of 2000::/3 (RFC 4291, section 2.4, and IANA's registry).
-        IpAddr::V6(v6) => v6.octets()[0] >> 5 == 1,
-    }
-}
-
 fn octets(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -179,6 +167,10 @@ mod tests {
         Packets { key: SpaKey::new(&[3; 32]), seconds: 9, door: 1, server: 2, port, whom }
     }
 
+    fn request_of(whom: Whom) -> Request {
+        packets(whom).make(to()).unwrap().0.request()
+    }
+
     fn to() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
     }
@@ -186,36 +178,22 @@ mod tests {
     #[test]
     fn a_packet_says_what_it_was_asked_to() {
         let named: IpAddr = "2001:db8::7".parse().unwrap();
-        let request = packets(Whom::Named(named)).make(to()).unwrap().request();
+        let request = request_of(Whom::Named(named));
 
         assert_eq!((request.seconds, request.door, request.server), (9, 1, 2));
         assert_eq!(request.source, Some(octets(named)));
-        assert_eq!(packets(Whom::Sender).make(to()).unwrap().request().source, None);
+        assert_eq!(request_of(Whom::Sender).source, None);
     }
 
     #[test]
     fn an_address_that_others_do_not_see_is_not_named() {
-        assert_eq!(packets(Whom::Found).make(to()).unwrap().request().source, None);
-        for (address, expected) in [
-            ("10.1.2.3", false),
-            ("100.64.0.1", false),
-            ("100.128.0.1", true),
-            ("192.168.1.1", false),
-            ("169.254.1.1", false),
-            ("8.8.8.8", true),
-            ("fe80::1", false),
-            ("fd00::1", false),
-            ("::1", false),
-            ("2600::1", true),
-        ] {
-            assert_eq!(is_public(&address.parse().unwrap()), expected, "{address}");
-        }
+        assert_eq!(request_of(Whom::Found).source, None);
     }
 
     #[test]
     fn each_packet_has_a_higher_counter() {
         let packets = packets(Whom::Sender);
-        let counters: Vec<u64> = (0..3).map(|_| packets.make(to()).unwrap().request().counter).collect();
+        let counters: Vec<u64> = (0..3).map(|_| packets.make(to()).unwrap().0.request().counter).collect();
 
         assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
     }

@@ -12,7 +12,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::{Args, Exit, address::shown, send::Answer, sequence::Broken, verify::Probe};
+use super::{Args, Exit, address::shown, send::Answer, sequence::Broken, source::LetsIn, verify::Probe};
 use crate::step::Step;
 
 /// What one address got, and whether its door is open.
@@ -20,6 +20,8 @@ use crate::step::Step;
 pub(super) struct Outcome {
     pub(super) to: SocketAddr,
     pub(super) steps: Vec<Step>,
+    /// Whom a single packet lets in, where one was sent.
+    pub(super) lets_in: Option<LetsIn>,
     pub(super) broken: Option<Broken>,
     pub(super) door: Option<(NonZeroU16, Probe)>,
 }
@@ -74,7 +76,8 @@ impl Console {
         let to = shown(&outcome.to);
         let Some(Broken { sent, cause }) = &outcome.broken else {
             let steps = outcome.sent().collect::<Vec<_>>().join(" ");
-            return self.result(format_args!("knocked {to}: {steps}"));
+            let lets_in = outcome.lets_in.map_or(String::new(), |whom| format!(" ({whom})"));
+            return self.result(format_args!("knocked {to}: {steps}{lets_in}"));
         };
         self.error(&format!("{cause} (step {} of {})", sent + 1, outcome.steps.len()));
     }
@@ -172,6 +175,7 @@ struct Summary<'a> {
 struct Line {
     address: String,
     knocked: Vec<String>,
+    lets_in: Option<String>,
     error: Option<String>,
     verify: Option<Verified>,
 }
@@ -203,6 +207,9 @@ impl Line {
         Self {
             address: shown(&outcome.to),
             knocked: outcome.sent().collect(),
+            lets_in: outcome.lets_in.map(|whom| {
+                whom.address().map_or_else(|| "sender".to_owned(), |address| address.to_string())
+            }),
             error: outcome.broken.as_ref().map(|broken| broken.cause.to_string()),
             verify,
         }
@@ -218,6 +225,7 @@ mod tests {
         let outcome = |to: &str, probe| Outcome {
             to: to.parse().unwrap(),
             steps: vec!["tcp/7000".parse().unwrap(), "icmp/echo?size=9".parse().unwrap()],
+            lets_in: None,
             broken: None,
             door: Some((NonZeroU16::new(22).unwrap(), probe)),
         };
@@ -225,7 +233,7 @@ mod tests {
 
         let json = serde_json::to_string(&Summary::new("box.example", &outcomes, 2, Exit::Done)).unwrap();
 
-        let knocked = r#""knocked":["tcp/7000","icmp/echo?size=9"],"error":null"#;
+        let knocked = r#""knocked":["tcp/7000","icmp/echo?size=9"],"lets_in":null,"error":null"#;
         let expected = format!(
             r#"{{"v":1,"host":"box.example","exit":0,"tries":2,"addresses":[{{"address":"192.0.2.7",{knocked},"verify":{{"service":"tcp/22","state":"open"}}}},{{"address":"2001:db8::7",{knocked},"verify":{{"service":"tcp/22","state":"refused"}}}}]}}"#
         );

@@ -9,6 +9,7 @@ use std::{
 use super::{
     packet::Packets,
     send::{Answer, SendError, knock},
+    source::LetsIn,
 };
 use crate::step::Step;
 
@@ -38,16 +39,17 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Sends a packet to `to`, with the same pause after it.
+/// Sends a packet to `to`, with the same pause after it, and says whom it lets in.
 pub(super) fn send_packet(
     to: SocketAddr,
     packets: &Packets,
     delay: Duration,
     seen: &mut dyn FnMut(Step, &Answer),
-) -> Result<(), Broken> {
+) -> Result<LetsIn, Broken> {
     let step = Step::Udp(packets.port);
-    packets.send(to).map_err(|cause| Broken { sent: 0, cause: SendError::new(step, &to, cause) })?;
+    let sent = packets.send(to);
+    let lets_in = sent.map_err(|cause| Broken { sent: 0, cause: SendError::new(step, &to, cause) })?;
     seen(step, &Answer::NotAwaited);
     thread::sleep(delay);
-    Ok(())
+    Ok(lets_in)
 }
