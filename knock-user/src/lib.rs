@@ -41,6 +41,7 @@ pub mod present;
 pub mod privilege;
 pub mod report;
 pub mod rollback;
+pub mod rotating;
 pub mod run;
 pub mod sandbox;
 pub mod secret;

@@ -4,6 +4,7 @@ pub mod check;
 mod door;
 mod duration;
 mod hooks;
+pub mod hosts;
 pub mod init;
 mod lint;
 pub mod list;
@@ -266,20 +267,28 @@ impl Config {
     /// When the file cannot be read, may be changed by everybody, or has problems.
     pub fn read(path: &Path) -> Result<(Self, Vec<Warning>), ReadError> {
         let name = path.display().to_string();
-        let (bytes, mode) = contents(path).map_err(|source| ReadError::Io { path: name.clone(), source })?;
-        let text = String::from_utf8_lossy(&bytes);
-        let mut found = Findings::new(&name, &text);
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            found.file_error("larger than 1 MiB", "a configuration is a short text: name the right file");
-            return Err(found.into_error().into());
-        }
-        if let Err(error) = std::str::from_utf8(&bytes) {
-            let at = error.valid_up_to();
-            found.error(at..at + 1, "a byte that is not UTF-8", "save the file as UTF-8 text");
-        }
+        let read = text_of(path).map_err(|source| ReadError::Io { path: name.clone(), source });
+        let (text, mode, mut found) = read?;
+        let Some(text) = text else { return Err(found.into_error().into()) };
         permissions(mode, &name, &mut found);
         Ok(parse(&text, path.parent().unwrap_or(Path::new(".")), found)?)
     }
+}
+
+/// Returns the text of a file, its permission bits and what is wrong with it as a text; no text if it is too large for one.
+fn text_of(path: &Path) -> std::io::Result<(Option<String>, u32, Findings)> {
+    let (bytes, mode) = contents(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut found = Findings::new(&path.display().to_string(), &text);
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        found.file_error("larger than 1 MiB", "a configuration is a short text: name the right file");
+        return Ok((None, mode, found));
+    }
+    if let Err(error) = std::str::from_utf8(&bytes) {
+        let at = error.valid_up_to();
+        found.error(at..at + 1, "a byte that is not UTF-8", "save the file as UTF-8 text");
+    }
+    Ok((Some(text.into_owned()), mode, found))
 }
 
 /// The file's bytes, one more than allowed at most, and its permission bits.
