@@ -7,7 +7,7 @@ use knock_common::{
     rotate::{Ports, RotatingStep, Rotation},
 };
 
-use crate::step::Step;
+use crate::{service, step::Step};
 
 /// A range of ports as it is written: `20000-60000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,14 @@ impl FromStr for PortRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no range of ports: write the first and the last, as 20000-60000");
-        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
-        let port = |text: &str| text.trim().parse::<NonZeroU16>().map(NonZeroU16::get).map_err(|_| wrong());
-        let (first, last) = (port(first)?, port(last)?);
-        if last < first {
-            return Err(wrong());
+        match service::ports(text) {
+            Ok(ports) if ports.start() < ports.end() => {
+                Ok(Self(Ports { first: *ports.start(), last: *ports.end() }))
+            }
+            Ok(_) | Err(_) => {
+                Err(format!("`{text}` is no range of ports: write the first and the last, as 20000-60000"))
+            }
         }
-        Ok(Self(Ports { first, last }))
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn a_range_is_two_ports_in_order() {
         assert_eq!("1-65535".parse::<PortRange>().map(PortRange::count), Ok(65_535));
-        assert_eq!("7-7".parse::<PortRange>().map(PortRange::count), Ok(1));
-        for text in ["", "7", "7-", "-7", "0-7", "9-7", "1-65536", "a-b", "1-2-3"] {
+        assert_eq!("7-8".parse::<PortRange>().map(PortRange::count), Ok(2));
+        for text in ["", "7", "7-7", "7-", "-7", "0-7", "9-7", "1-65536", "a-b", "1-2-3"] {
             assert!(text.parse::<PortRange>().is_err(), "{text} was taken");
         }
     }

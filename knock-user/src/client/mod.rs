@@ -8,21 +8,31 @@
 mod address;
 mod args;
 mod echo;
+mod hint;
+mod list;
 mod packet;
+mod plan;
+mod profile;
 mod report;
+mod rotating;
 mod send;
 mod sequence;
 mod source;
 mod verify;
+mod way;
+mod way_args;
 
-use std::{net::SocketAddr, process::ExitCode, thread, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, process::ExitCode, thread, time::Duration};
 
-pub use args::{Args, StepArg, VerifyPort};
-pub use packet::PacketArgs;
-use packet::Packets;
+pub use args::{Args, StepArg, VerifyPort, Word};
+use list::Taken;
+use plan::Plan;
 use report::{Console, Outcome};
+use sequence::Broken;
+use way::{Preview, Shot};
+pub use way_args::WayArgs;
 
-use crate::{secret::hex, step::Step};
+use crate::{exit, secret::hex, step::Step};
 
 /// How `knock` ended, as the exit status that scripts test for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +45,19 @@ pub enum Exit {
     Usage,
     /// The sequence went out and the door is still shut.
     StillShut,
+    /// Nothing was sent, since something is wrong in the profile, or in a list of one-time sequences.
+    BadProfile,
 }
 
 impl Exit {
-    /// Returns the exit status: 0, 1, 2 or 4.
+    /// Returns the exit status: 0, 1, 2, 4 or 78.
     pub fn status(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::StillShut => 4,
+            Self::Failed => exit::FAILED,
+            Self::Usage => exit::USAGE,
+            Self::StillShut => exit::SHUT,
+            Self::BadProfile => exit::BAD_CONFIG,
         }
     }
 }
@@ -55,55 +68,53 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Pause before a sequence is sent again. A gate takes a like UDP or ICMP step within 1 s for a duplicate, and
-/// a SYN is retransmitted after 1 s (RFC 6298, section 2.1): both are over by then.
-const RETRY_PAUSE: Duration = Duration::from_millis(1500);
+/// Pause before the first retry. A gate takes a like UDP or ICMP step within 1 s for a duplicate, and a SYN is
+/// retransmitted after 1 s (RFC 6298, section 2.1): both are over by then.
+const FIRST_PAUSE: Duration = Duration::from_millis(1500);
+/// Longest pause before one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Knocks as the command line says, prints results and errors, and returns how it ended.
 pub fn run(args: &Args) -> Exit {
     let console = Console::new(args);
-    if args.steps.is_empty() && !args.packet.spa {
-        console.error(&format!(
-            "no step to knock on {host}: give the sequence, as in `xdp-knock knock {host} tcp/33817 udp/9032 \
-             'icmp/echo?size=172'`",
-            host = args.host
-        ));
-        return Exit::Usage;
-    }
-    let prepared = Packets::new(&args.packet).map_err(|error| error.to_string()).and_then(|packets| {
-        Ok((packets, address::resolve(&args.host, args.family()).map_err(|error| error.to_string())?))
-    });
-    let (packets, targets) = match prepared {
-        Ok(prepared) => prepared,
+    let mut plan = match Plan::new(args, &mut |warning| console.warn(warning)) {
+        Ok(plan) => plan,
         Err(error) => {
-            console.error(&error);
-            return Exit::Failed;
+            console.error(&error.text);
+            return error.exit;
         }
     };
-    if let (true, Some(packets)) = (args.packet.dry_run, &packets) {
-        return show(packets, &targets, &console);
+    if args.dry_run {
+        return show(&plan, &console);
     }
-
     let mut tries = 1;
-    let mut outcomes = knock_all(args, packets.as_ref(), &targets, &console);
-    while tries <= args.retry && exit_of(&outcomes) == Exit::StillShut {
-        console.retrying(tries, args.retry, RETRY_PAUSE);
-        thread::sleep(RETRY_PAUSE);
-        outcomes = knock_all(args, packets.as_ref(), &targets, &console);
+    let mut outcomes = knock_all(&mut plan, &console);
+    while tries <= plan.retry && exit_of(&outcomes) == Exit::StillShut {
+        let pause = pause_before(tries);
+        console.retrying(tries, plan.retry, pause);
+        thread::sleep(pause);
+        outcomes = knock_all(&mut plan, &console);
         tries += 1;
     }
     let exit = exit_of(&outcomes);
-    console.finish(args, &outcomes, tries, exit);
+    console.finish(args, &plan.way, &outcomes, tries, exit);
     exit
 }
 
-/// Prints the packet for each address, and sends none.
-fn show(packets: &Packets, targets: &[SocketAddr], console: &Console) -> Exit {
-    for &to in targets {
-        match packets.make(to) {
-            Ok((packet, _)) => console.packet(&hex(packet.bytes())),
+/// Each pause is twice the one before: what is only slow is met early, what is down is not hammered.
+fn pause_before(retry: u32) -> Duration {
+    let doublings = retry.saturating_sub(1).min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+}
+
+/// Prints what would be sent to each address, and sends nothing.
+fn show(plan: &Plan, console: &Console) -> Exit {
+    for &to in &plan.targets {
+        match plan.way.preview(to, plan.delay) {
+            Ok(Preview::Packet(packet)) => console.dry(&hex(packet.bytes())),
+            Ok(Preview::Steps(steps)) => console.dry(&format!("{}: {}", address::shown(&to), words(&steps))),
             Err(error) => {
-                console.error(&format!("no packet for {}: {error}", address::shown(&to)));
+                console.error(&format!("nothing to send to {}: {error}", address::shown(&to)));
                 return Exit::Failed;
             }
         }
@@ -111,31 +122,54 @@ fn show(packets: &Packets, targets: &[SocketAddr], console: &Console) -> Exit {
     Exit::Done
 }
 
-/// One round: every address in turn gets the sequence and is then tried, before the next one is knocked.
-fn knock_all(
-    args: &Args,
-    packets: Option<&Packets>,
-    targets: &[SocketAddr],
-    console: &Console,
-) -> Vec<Outcome> {
-    let steps = packets.map_or_else(|| args.sequence(), |packets| vec![Step::Udp(packets.port)]);
-    let knock_one = |&to: &SocketAddr| {
-        let mut seen = |step, answer: &_| console.knocked(to, step, answer);
-        let sent = match packets {
-            Some(packets) => sequence::send_packet(to, packets, args.delay, &mut seen).map(Some),
-            None => sequence::send(to, &steps, args.delay, &mut seen).map(|()| None),
-        };
-        let (lets_in, broken) = sent.map_or_else(|broken| (None, Some(broken)), |lets_in| (lets_in, None));
-        let mut outcome = Outcome { to, steps: steps.clone(), lets_in, broken, door: None };
+fn words(steps: &[Step]) -> String {
+    steps.iter().map(Step::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// One try: every address in turn is knocked on and then tried, before the next one is knocked.
+fn knock_all(plan: &mut Plan, console: &Console) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for to in plan.targets.clone() {
+        let is_first = !outcomes.iter().any(Outcome::is_sent);
+        let mut outcome = knock(plan, to, is_first, console);
         console.sent(&outcome);
-        if let (Some(VerifyPort(port)), None) = (args.verify, &outcome.broken) {
-            let probe = verify::probe(to, port, args.timeout);
-            console.tried(to, port, &probe);
-            outcome.door = Some((port, probe));
+        if let (Some(port), None) = (plan.verify, &outcome.broken) {
+            outcome.door = Some(try_door(to, port, plan.timeout, console));
         }
-        outcome
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn try_door(
+    to: SocketAddr,
+    port: NonZeroU16,
+    timeout: Duration,
+    console: &Console,
+) -> (NonZeroU16, verify::Probe) {
+    let probe = verify::probe(to, port, timeout);
+    console.tried(to, port, &probe);
+    (port, probe)
+}
+
+fn knock(plan: &mut Plan, to: SocketAddr, is_first: bool, console: &Console) -> Outcome {
+    let shot = match plan.way.next(to, is_first, plan.delay, console) {
+        Ok(shot) => shot,
+        Err(cause) => return Outcome::new(to, Vec::new(), Some(Broken { sent: 0, cause })),
     };
-    targets.iter().map(knock_one).collect()
+    let mut seen = |step, answer: &_| console.knocked(to, step, answer);
+    let sent = match &shot {
+        Shot::Packet { packet, port, .. } => sequence::send_packet(to, *port, packet, plan.delay, &mut seen),
+        Shot::Steps(steps) | Shot::OfTime { steps, .. } | Shot::OneTime(Taken { steps, .. }) => {
+            sequence::send(to, steps, plan.delay, &mut seen)
+        }
+    };
+    let mut outcome = Outcome::new(to, shot.steps(), sent.err());
+    outcome.lets_in = shot.lets_in().filter(|_| outcome.is_sent());
+    if let Err(error) = plan.way.settle(&shot, outcome.is_sent()) {
+        console.error(&error.to_string());
+    }
+    outcome
 }
 
 /// One address that works is enough: a name often has an address that this machine cannot reach.

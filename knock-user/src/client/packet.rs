@@ -1,10 +1,10 @@
-//! One packet instead of a sequence: what `--spa` sends.
+//! One packet instead of a sequence.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    num::NonZeroU16,
-    time::{Duration, SystemTime},
+    num::{NonZeroU16, NonZeroU32},
+    time::SystemTime,
 };
 
 use knock_common::{
@@ -16,66 +16,14 @@ use knock_common::{
     },
 };
 
-use super::source::LetsIn;
-use crate::secret::{self, Place};
+use super::{send::with_port, source::LetsIn};
+use crate::{
+    config::hosts::{Spa, Whom},
+    secret::{self, SecretError},
+};
 
-/// The options of a single packet.
-#[derive(Clone, Debug, clap::Args)]
-pub struct PacketArgs {
-    /// Send one packet that proves who you are, instead of a sequence.
-    #[arg(long, conflicts_with = "steps", requires_all = ["key", "server", "door"])]
-    pub spa: bool,
-
-    /// The secret: a file that you alone can read, `fd:N`, or `-` for standard input.
-    #[arg(long, value_name = "FILE", requires = "spa")]
-    pub key: Option<Place>,
-
-    /// The name that the server is configured with ([spa] identity).
-    #[arg(long, value_name = "NAME", requires = "spa")]
-    pub server: Option<String>,
-
-    /// The door to open.
-    #[arg(long, value_name = "NAME", requires = "spa")]
-    pub door: Option<String>,
-
-    /// The UDP port that the door listens on.
-    #[arg(long, value_name = "PORT", default_value = "62201", requires = "spa")]
-    pub port: NonZeroU16,
-
-    /// How long to be let in, if not as long as the door gives; the server may have a limit.
-    #[arg(long = "for", value_name = "DUR", value_parser = seconds, requires = "spa")]
-    pub open_for: Option<Duration>,
-
-    /// Your address as the server sees it; this machine's own if that is a public one.
-    #[arg(long, value_name = "ADDRESS", requires = "spa", conflicts_with = "nat")]
-    pub source: Option<IpAddr>,
-
-    /// Let in whoever the packet comes from, as behind a NAT; the key must be allowed to ask for that.
-    #[arg(long, requires = "spa")]
-    pub nat: bool,
-
-    /// Print the packet in hex instead of sending it.
-    #[arg(long, requires = "spa")]
-    pub dry_run: bool,
-}
-
-/// Whole seconds are what a packet has room for.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.as_secs() == 0 || duration.subsec_nanos() != 0 || u32::try_from(duration.as_secs()).is_err() {
-        return Err("give whole seconds, from 1s on".to_owned());
-    }
-    Ok(duration)
-}
-
-/// Whom a packet asks to let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whom {
-    Named(IpAddr),
-    Sender,
-    /// This machine's own address if it is a public one, else whoever sends the packet.
-    Found,
-}
+/// Where doors listen unless they are told otherwise.
+const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(62_201).unwrap();
 
 /// What makes packets for one door of one server.
 pub(super) struct Packets {
@@ -83,36 +31,28 @@ pub(super) struct Packets {
     seconds: u32,
     door: u64,
     server: u64,
-    /// Where they are sent to.
+    /// Where they are to be sent to.
     pub(super) port: NonZeroU16,
-    whom: Whom,
+    /// Whom they let in, if that is not to be found out.
+    whom: Option<Whom>,
 }
 
 impl Packets {
-    /// Reads the secret; `None` unless a packet is asked for.
-    pub(super) fn new(args: &PacketArgs) -> Result<Option<Self>, secret::SecretError> {
-        // The command line has all three or none.
-        let (true, Some(key), Some(server), Some(door)) = (args.spa, &args.key, &args.server, &args.door)
-        else {
-            return Ok(None);
-        };
-        let whom = match args.source {
-            Some(address) => Whom::Named(address),
-            None if args.nat => Whom::Sender,
-            None => Whom::Found,
-        };
-        let seconds = args.open_for.map_or(0, |wanted| u32::try_from(wanted.as_secs()).unwrap_or(u32::MAX));
-        let (door, server) = (door_id(door.as_bytes()), door_id(server.as_bytes()));
-        Ok(Some(Self { key: secret::read(key)?, seconds, door, server, port: args.port, whom }))
+    /// Reads the secret.
+    pub(super) fn new(spa: &Spa) -> Result<Self, SecretError> {
+        let key = secret::read(&spa.key)?;
+        let (door, server) = (door_id(spa.door.as_bytes()), door_id(spa.server.as_bytes()));
+        let seconds = spa.open_for.map_or(0, NonZeroU32::get);
+        Ok(Self { key, seconds, door, server, port: spa.port.unwrap_or(DEFAULT_PORT), whom: spa.whom })
     }
 
     /// Makes a packet for an address of the server, and says whom it lets in; each has a higher counter than the one before.
     pub(super) fn make(&self, to: SocketAddr) -> io::Result<(Datagram, LetsIn)> {
         let since = SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?;
         let lets_in = match self.whom {
-            Whom::Named(address) => LetsIn::Told(address),
-            Whom::Sender => LetsIn::SenderAsTold,
-            Whom::Found => LetsIn::found(own_address(self.with_port(to))?),
+            Some(Whom::Named(address)) => LetsIn::Told(address),
+            Some(Whom::Sender) => LetsIn::SenderAsTold,
+            None => LetsIn::found(own_address(with_port(to, self.port))?),
         };
         let request = Request {
             seconds: self.seconds,
@@ -123,18 +63,11 @@ impl Packets {
         };
         Ok((Datagram::seal(&request, &self.key), lets_in))
     }
+}
 
-    /// Sends a packet to an address of the server, and says whom it lets in.
-    pub(super) fn send(&self, to: SocketAddr) -> io::Result<LetsIn> {
-        let (packet, lets_in) = self.make(to)?;
-        let _ = socket_for(&to)?.send_to(packet.bytes(), self.with_port(to))?;
-        Ok(lets_in)
-    }
-
-    fn with_port(&self, mut to: SocketAddr) -> SocketAddr {
-        to.set_port(self.port.get());
-        to
-    }
+/// Sends a packet to a port of an address.
+pub(super) fn send(packet: &Datagram, to: SocketAddr, port: NonZeroU16) -> io::Result<()> {
+    socket_for(&to)?.send_to(packet.bytes(), with_port(to, port)).map(drop)
 }
 
 fn socket_for(to: &SocketAddr) -> io::Result<UdpSocket> {
@@ -160,14 +93,16 @@ fn octets(address: IpAddr) -> Address {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn packets(whom: Whom) -> Packets {
+    fn packets(whom: Option<Whom>) -> Packets {
         let port = NonZeroU16::new(62201).unwrap();
         Packets { key: SpaKey::new(&[3; 32]), seconds: 9, door: 1, server: 2, port, whom }
     }
 
-    fn request_of(whom: Whom) -> Request {
+    fn request_of(whom: Option<Whom>) -> Request {
         packets(whom).make(to()).unwrap().0.request()
     }
 
@@ -178,21 +113,21 @@ mod tests {
     #[test]
     fn a_packet_says_what_it_was_asked_to() {
         let named: IpAddr = "2001:db8::7".parse().unwrap();
-        let request = request_of(Whom::Named(named));
+        let request = request_of(Some(Whom::Named(named)));
 
         assert_eq!((request.seconds, request.door, request.server), (9, 1, 2));
         assert_eq!(request.source, Some(octets(named)));
-        assert_eq!(request_of(Whom::Sender).source, None);
+        assert_eq!(request_of(Some(Whom::Sender)).source, None);
     }
 
     #[test]
     fn an_address_that_others_do_not_see_is_not_named() {
-        assert_eq!(request_of(Whom::Found).source, None);
+        assert_eq!(request_of(None).source, None);
     }
 
     #[test]
     fn each_packet_has_a_higher_counter() {
-        let packets = packets(Whom::Sender);
+        let packets = packets(Some(Whom::Sender));
         let counters: Vec<u64> = (0..3).map(|_| packets.make(to()).unwrap().0.request().counter).collect();
 
         assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
@@ -204,7 +139,7 @@ mod tests {
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let port = NonZeroU16::new(server.local_addr().unwrap().port()).unwrap();
 
-        Packets { port, ..packets(Whom::Sender) }.send(to()).unwrap();
+        send(&packets(Some(Whom::Sender)).make(to()).unwrap().0, to(), port).unwrap();
 
         assert_eq!(server.recv(&mut [0; 200]).unwrap(), knock_common::spa::packet::LENGTH);
     }

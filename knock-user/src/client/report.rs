@@ -12,7 +12,10 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::{Args, Exit, address::shown, send::Answer, sequence::Broken, source::LetsIn, verify::Probe};
+use super::{
+    Args, Exit, address::shown, hint::hint, send::Answer, sequence::Broken, source::LetsIn, verify::Probe,
+    way::Way,
+};
 use crate::step::Step;
 
 /// What one address got, and whether its door is open.
@@ -27,6 +30,15 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    pub(super) const fn new(to: SocketAddr, steps: Vec<Step>, broken: Option<Broken>) -> Self {
+        Self { to, steps, lets_in: None, broken, door: None }
+    }
+
+    /// Returns whether anything left this machine.
+    pub(super) fn is_sent(&self) -> bool {
+        self.broken.as_ref().is_none_or(|broken| broken.sent > 0)
+    }
+
     fn sent(&self) -> impl Iterator<Item = String> {
         let count = self.broken.as_ref().map_or(self.steps.len(), |broken| broken.sent);
         self.steps.iter().take(count).map(Step::to_string)
@@ -64,6 +76,13 @@ impl Console {
         to_stderr(format_args!("{BAD}error:{BAD:#} {text}"));
     }
 
+    /// What is doubtful about the profile.
+    pub(super) fn warn(&self, text: &str) {
+        if self.hints {
+            to_stderr(text);
+        }
+    }
+
     /// After each knock.
     pub(super) fn knocked(&self, to: SocketAddr, step: Step, answer: &Answer) {
         if self.verbose {
@@ -79,6 +98,9 @@ impl Console {
             let lets_in = outcome.lets_in.map_or(String::new(), |whom| format!(" ({whom})"));
             return self.result(format_args!("knocked {to}: {steps}{lets_in}"));
         };
+        if outcome.steps.is_empty() {
+            return self.error(&format!("{to}: {cause}"));
+        }
         self.error(&format!("{cause} (step {} of {})", sent + 1, outcome.steps.len()));
     }
 
@@ -102,20 +124,30 @@ impl Console {
         }
     }
 
-    /// A packet that is shown instead of sent.
-    pub(super) fn packet(&self, hex: &str) {
-        let _ = writeln!(anstream::stdout(), "{hex}");
+    /// Before the time step of a sequence that is not used.
+    pub(super) fn waiting(&self, wait: Duration) {
+        if self.progress || self.verbose {
+            to_stderr(format_args!("waiting {}s for the next time step", wait.as_secs() + 1));
+        }
+    }
+
+    /// What is shown instead of sent.
+    pub(super) fn dry(&self, text: &str) {
+        let _ = writeln!(anstream::stdout(), "{text}");
     }
 
     /// At the end.
-    pub(super) fn finish(&self, args: &Args, outcomes: &[Outcome], tries: u32, exit: Exit) {
+    pub(super) fn finish(&self, args: &Args, way: &Way, outcomes: &[Outcome], tries: u32, exit: Exit) {
         if args.json {
             let summary = Summary::new(&args.host, outcomes, tries, exit);
             let line = serde_json::to_string(&summary).expect("strings and numbers only");
             let _ = writeln!(anstream::stdout(), "{line}");
         }
-        if self.hints && exit == Exit::StillShut {
-            outcomes.iter().filter_map(|outcome| outcome.door.as_ref()).take(1).for_each(hint);
+        let door = outcomes.iter().find_map(|outcome| outcome.door.as_ref());
+        if let (true, Exit::StillShut, Some(door)) = (self.hints, exit, door) {
+            let (first, causes) = hint(way, door);
+            to_stderr(format_args!("{AID}hint:{AID:#} {first}"));
+            causes.iter().for_each(|cause| to_stderr(format_args!("  - {cause}")));
         }
     }
 
@@ -137,27 +169,6 @@ fn describe(answer: &Answer) -> String {
         Answer::Refused => ", refused as by any closed port".to_owned(),
         Answer::Accepted => ", and a listener took the connection: is this a port for knocks?".to_owned(),
         Answer::Rejected(error) => format!(", and the network answered: {error}"),
-    }
-}
-
-/// A gate says nothing about a wrong knock, so all that can be said is where to look.
-fn hint((port, probe): &(NonZeroU16, Probe)) {
-    let first = match probe {
-        Probe::Refused => {
-            format!("it answered: nothing listens on tcp/{port}, or the gate hides as \"closed\"")
-        }
-        Probe::Open | Probe::Silent(_) | Probe::Failed(_) => {
-            format!("the host is down, or something between drops tcp/{port}, or the gate holds it shut")
-        }
-    };
-    to_stderr(format_args!("{AID}hint:{AID:#} {first}. A gate never says which knock was wrong; look at"));
-    for cause in [
-        "steps: the same ports, protocols, sizes and order as in the door's `knock` list",
-        "time: slower if knocks overtake each other (--delay 500ms), faster than the door's step_timeout",
-        "address: a proxy, VPN or NAT may send from another one than the gate expects (try -4, -6)",
-        "server: `xdp-knock events` there shows how far this attempt got, `xdp-knock status` whether a door is loaded",
-    ] {
-        to_stderr(format_args!("  - {cause}"));
     }
 }
 

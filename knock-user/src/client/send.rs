@@ -15,7 +15,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{address::shown, echo};
+use super::{address::shown, echo, list::ListError};
 use crate::step::Step;
 
 /// What came back for a knock while its socket was open. All of these are a knock that was sent.
@@ -55,6 +55,10 @@ pub(super) enum SendError {
     EchoId { step: Step, cause: io::Error },
     #[error("{step} to {to}: {cause}")]
     Other { step: Step, to: String, cause: io::Error },
+    #[error("the range of ports is too narrow for a sequence: give a wider one, here and on the server")]
+    TooFewPorts,
+    #[error(transparent)]
+    List(#[from] ListError),
 }
 
 impl SendError {
@@ -132,7 +136,8 @@ fn datagram(to: SocketAddr) -> io::Result<Answer> {
     Ok(Answer::NotAwaited)
 }
 
-fn with_port(mut to: SocketAddr, port: NonZeroU16) -> SocketAddr {
+/// Returns an address with this port.
+pub(super) fn with_port(mut to: SocketAddr, port: NonZeroU16) -> SocketAddr {
     to.set_port(port.get());
     to
 }

@@ -2,14 +2,16 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU16,
     thread,
     time::{Duration, Instant},
 };
 
+use knock_common::spa::packet::Datagram;
+
 use super::{
-    packet::Packets,
+    packet,
     send::{Answer, SendError, knock},
-    source::LetsIn,
 };
 use crate::step::Step;
 
@@ -39,17 +41,18 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Sends a packet to `to`, with the same pause after it, and says whom it lets in.
+/// Sends a packet to this port of `to`, with the same pause after it.
 pub(super) fn send_packet(
     to: SocketAddr,
-    packets: &Packets,
+    port: NonZeroU16,
+    packet: &Datagram,
     delay: Duration,
     seen: &mut dyn FnMut(Step, &Answer),
-) -> Result<LetsIn, Broken> {
-    let step = Step::Udp(packets.port);
-    let sent = packets.send(to);
-    let lets_in = sent.map_err(|cause| Broken { sent: 0, cause: SendError::new(step, &to, cause) })?;
+) -> Result<(), Broken> {
+    let step = Step::Udp(port);
+    let sent = packet::send(packet, to, port);
+    sent.map_err(|cause| Broken { sent: 0, cause: SendError::new(step, &to, cause) })?;
     seen(step, &Answer::NotAwaited);
     thread::sleep(delay);
-    Ok(lets_in)
+    Ok(())
 }

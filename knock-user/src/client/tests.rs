@@ -1,15 +1,16 @@
 //! Over loopback: packets leave in order, and the exit status says what happened.
 
 use std::{
-    io,
+    fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     time::Duration,
 };
 
 use clap::Parser;
 
 use super::{
-    Args, Exit, run,
+    Args, Exit, pause_before, run,
     send::{Answer, SendError, knock},
     sequence,
     verify::{Probe, probe},
@@ -24,8 +25,14 @@ struct Line {
     args: Args,
 }
 
+pub(super) fn parse(line: &str) -> Result<Args, String> {
+    let words = std::iter::once("knock").chain(line.split_whitespace());
+    Line::try_parse_from(words).map(|line| line.args).map_err(|error| error.to_string())
+}
+
+/// Without the profile of whoever runs the tests.
 fn ends_with(line: &str) -> Exit {
-    run(&Line::try_parse_from(std::iter::once("knock").chain(line.split_whitespace())).unwrap().args)
+    run(&parse(&format!("--profile /dev/null {line}")).unwrap())
 }
 
 fn loopback() -> SocketAddr {
@@ -151,7 +158,8 @@ fn the_exit_status_tells_the_four_endings_apart() {
     ] {
         assert_eq!(ends_with(&line), exit, "{line}");
     }
-    assert_eq!([Exit::Done, Exit::Failed, Exit::Usage, Exit::StillShut].map(Exit::status), [0, 1, 2, 4]);
+    let exits = [Exit::Done, Exit::Failed, Exit::Usage, Exit::StillShut, Exit::BadProfile];
+    assert_eq!(exits.map(Exit::status), [0, 1, 2, 4, 78]);
 }
 
 #[test]
@@ -165,4 +173,80 @@ fn a_door_that_is_shut_is_knocked_on_again() {
     assert_eq!(exit, Exit::StillShut);
     let senders: Vec<_> = (0..2).map(|_| knocks.recv_from(&mut [0; 8]).unwrap().1).collect();
     assert_eq!(senders.len(), 2);
+}
+
+#[test]
+fn pauses_grow_up_to_half_a_minute() {
+    let seconds: Vec<_> = (1..=7).map(|retry| pause_before(retry).as_secs_f32()).collect();
+
+    assert_eq!(seconds, [1.5, 3.0, 6.0, 12.0, 24.0, 30.0, 30.0]);
+    assert_eq!(pause_before(u32::MAX), Duration::from_secs(30));
+}
+
+/// A list of one-time sequences over loopback, of UDP steps to a socket of ours.
+fn list(lines: &[String]) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lab.list");
+    fs::write(&path, lines.join("\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    (folder, path.display().to_string())
+}
+
+fn bound() -> (UdpSocket, String) {
+    let socket = UdpSocket::bind(loopback()).unwrap();
+    let step = format!("udp/{}", socket.local_addr().unwrap().port());
+    socket.set_nonblocking(true).unwrap();
+    (socket, step)
+}
+
+fn is_knocked(socket: &UdpSocket) -> bool {
+    socket.recv(&mut [0; 8]).is_ok()
+}
+
+#[test]
+fn each_knock_by_a_list_takes_the_next_line_and_a_used_up_list_fails() {
+    let ((first, first_step), (second, second_step)) = (bound(), bound());
+    let (_folder, path) = list(&[first_step, second_step]);
+    let line = format!("-q -d 0 127.0.0.1 --list {path}");
+
+    assert_eq!(ends_with(&format!("{line} --dry-run")), Exit::Done);
+    assert!(!is_knocked(&first));
+    assert_eq!(ends_with(&line), Exit::Done);
+    assert!(is_knocked(&first) && !is_knocked(&second));
+    assert_eq!(ends_with(&line), Exit::Done);
+    assert!(!is_knocked(&first) && is_knocked(&second));
+    assert_eq!(ends_with(&line), Exit::Failed);
+    assert!(!is_knocked(&first) && !is_knocked(&second));
+}
+
+#[test]
+fn a_retry_by_a_list_goes_on_with_the_next_line() {
+    let ((first, first_step), (second, second_step)) = (bound(), bound());
+    let (_folder, path) = list(&[first_step, second_step]);
+
+    let exit = ends_with(&format!("-q -d 0 127.0.0.1 --list {path} --verify {} --retry 1", shut_port()));
+
+    assert_eq!(exit, Exit::StillShut);
+    for socket in [&first, &second] {
+        assert!(is_knocked(socket) && !is_knocked(socket));
+    }
+}
+
+#[test]
+fn a_line_of_which_nothing_could_be_sent_is_still_there() {
+    // Nobody may send to a broadcast address without asking for it.
+    let (_folder, path) = list(&["udp/9".to_owned()]);
+
+    assert_eq!(ends_with(&format!("-q -d 0 255.255.255.255 --list {path}")), Exit::Failed);
+
+    assert_eq!(fs::read_to_string(&path).unwrap(), "udp/9");
+}
+
+#[test]
+fn nothing_is_sent_in_a_dry_run() {
+    let (socket, step) = bound();
+
+    assert_eq!(ends_with(&format!("-d 0 127.0.0.1 {step} --dry-run")), Exit::Done);
+
+    assert!(!is_knocked(&socket));
 }

@@ -19,6 +19,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+pub(crate) use self::door::is_name as is_door_name;
 use super::{
     document, permissions,
     problem::{ConfigError, Findings, Warning},
@@ -182,7 +183,10 @@ impl Hosts {
         let (text, mode, mut found) =
             text_of(path).map_err(|cause| ReadError::Io { path: name.clone(), cause })?;
         let Some(text) = text else { return Err(found.into_error().into()) };
-        permissions(mode, &name, &mut found);
+        // A pipe, or /dev/null for no profile at all, is nobody's to change later.
+        if mode & libc::S_IFMT == libc::S_IFREG {
+            permissions(mode, &name, &mut found);
+        }
         Ok(parse(&text, path.parent().unwrap_or(Path::new(".")), found)?)
     }
 }

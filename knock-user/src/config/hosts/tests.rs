@@ -118,11 +118,11 @@ fn what_is_wrong_is_shown_with_its_place_and_the_remedy() {
             "`every` is \"0s\", which is out of range",
         ),
         (
-            "rotate = { secret_file = \"k\", steps = 4, every = \"9s\", ports = \"9-1\" }",
+            "rotate = { secret_file = \"k\", steps = 4, every = \"30s\", ports = \"9-1\" }",
             "`ports` is \"9-1\"; `9-1` is no range of ports",
         ),
         (
-            "rotate = { secret_file = \"k\", steps = 4, every = \"9s\", ports = \"1-3\" }",
+            "rotate = { secret_file = \"k\", steps = 4, every = \"30s\", ports = \"1-3\" }",
             "`ports` has fewer ports than there are steps",
         ),
         ("list = {}", "no `file`; add it, as file = \"lab.list\""),

@@ -31,11 +31,12 @@ const FOR: DurationKey = DurationKey {
     max: Duration::from_secs(u32::MAX as u64),
     examples: "\"30m\" or \"8h\"",
 };
+/// As the server has it.
 const EVERY: DurationKey = DurationKey {
     name: "every",
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(24 * 3600),
-    examples: "\"30s\" or \"5m\"",
+    min: Duration::from_secs(10),
+    max: Duration::from_secs(3600),
+    examples: "\"30s\" or \"1m\"",
 };
 
 /// What such a table holds at least.
