@@ -204,3 +204,16 @@ pub fn add_addresses(namespace: &Namespace, device: &str, link: u8, host: u8) {
     namespace.run(&format!("ip address replace {v4}/24 dev {device}"));
     namespace.run(&format!("ip address replace {v6}/64 dev {device} nodad"));
 }
+
+/// Puts a host behind the client of link 0 by a link of its own, on which it is host 2, and hides it behind that client's IPv4
+/// address.
+pub fn masquerade(router: &Namespace, inside: &Namespace, link: u8) {
+    join((router, "lan0"), (inside, "in0"), 1500);
+    add_addresses(router, "lan0", link, 1);
+    add_addresses(inside, "in0", link, 2);
+    router.run("sysctl -qw net.ipv4.ip_forward=1");
+    inside.run(&format!("ip route add default via {}", address(Family::V4, link, 1)));
+    router.run("nft add table inet nat");
+    router.run("nft add chain inet nat post { type nat hook postrouting priority srcnat ; }");
+    router.run("nft add rule inet nat post oifname cli0 masquerade");
+}

@@ -72,27 +72,29 @@ impl Sshd {
     /// Opens a session whose shell sends back what it reads, and keeps it.
     pub fn session(&self, from: &Namespace, address: IpAddr) -> Session {
         let mut ssh = from.command("ssh");
-        self.tell(&mut ssh, &["-oConnectTimeout=5"]);
+        self.tell(ssh.args(["-F", "none"]), &["-oConnectTimeout=5"]);
         ssh.arg(format!("root@{address}")).arg("while read line; do echo \"$line\"; done");
         let mut session = Session::spawn(ssh);
         assert!(session.answers(PATIENCE), "no session with {address}\n-- sshd --\n{}", self.log());
         session
     }
 
+    /// Runs a prepared ssh that reads this configuration; true when a command ran on the other side.
+    pub fn opens_by(&self, ssh: &mut Command, configuration: &str, host: &str) -> bool {
+        let path = self.folder.path().join("client");
+        fs::write(&path, configuration).expect("a writable folder");
+        self.tell(ssh.arg("-F").arg(path), &["-oUser=root", "-oConnectTimeout=10"]);
+        self.judge(program::run(ssh.args([host, "echo", GREETING])))
+    }
+
     fn login(&self, from: &Namespace, address: IpAddr, options: &[&str]) -> Finished {
         let mut ssh = from.bounded("ssh");
-        self.tell(&mut ssh, options);
+        self.tell(ssh.args(["-F", "none"]), options);
         program::run(ssh.arg(format!("root@{address}")).args(["echo", GREETING]))
     }
 
     fn tell(&self, ssh: &mut Command, options: &[&str]) {
-        ssh.args([
-            "-F",
-            "none",
-            "-oBatchMode=yes",
-            "-oStrictHostKeyChecking=no",
-            "-oUserKnownHostsFile=/dev/null",
-        ]);
+        ssh.args(["-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null"]);
         ssh.arg("-i").arg(self.folder.path().join("user")).args(options);
     }
 

@@ -20,7 +20,7 @@ use knock_common::{
 };
 use knock_tests::{
     instance::{Instance, door, guard},
-    netns::{Family, Namespace, Network, add_addresses, address, join},
+    netns::{Family, Namespace, Network, address, masquerade},
     packet::{SYN, TCP, V4, tcp},
     process::Process,
     program::{Finished, run, xdp_knock},
@@ -152,7 +152,7 @@ fn a_packet_of_either_client_opens_ssh_over_both_families() {
 fn through_a_nat_it_takes_the_right_or_the_nat_s_own_address() {
     let network = Network::new();
     let inside = Namespace::new("inside");
-    behind_nat(&network.client, &inside);
+    masquerade(&network.client, &inside, 7);
     let sshd = Sshd::start(&network.server);
     let keys = Keys::new(&["alice"]);
     let [server, nat] = hosts(Family::V4);
@@ -178,18 +178,6 @@ fn through_a_nat_it_takes_the_right_or_the_nat_s_own_address() {
         }
         assert_eq!(sshd.opens_soon(&inside, server, None), opens, "{right} {args:?}");
     }
-}
-
-/// Puts a host behind a router that hides it behind its own address.
-fn behind_nat(router: &Namespace, inside: &Namespace) {
-    join((router, "lan0"), (inside, "in0"), 1500);
-    add_addresses(router, "lan0", 7, 1);
-    add_addresses(inside, "in0", 7, 2);
-    router.run("sysctl -qw net.ipv4.ip_forward=1");
-    inside.run(&format!("ip route add default via {}", address(Family::V4, 7, 1)));
-    router.run("nft add table inet nat");
-    router.run("nft add chain inet nat post { type nat hook postrouting priority srcnat ; }");
-    router.run("nft add rule inet nat post oifname cli0 masquerade");
 }
 
 #[test]
