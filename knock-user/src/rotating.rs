@@ -9,7 +9,7 @@ use knock_common::{
 
 use crate::{service, step::Step};
 
-/// A range of ports as it is written: `20000-60000`.
+/// A range of ports as it is written: `10000-32767`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange(pub Ports);
 
@@ -30,7 +30,7 @@ impl FromStr for PortRange {
                 Ok(Self(Ports { first: *ports.start(), last: *ports.end() }))
             }
             Ok(_) | Err(_) => {
-                Err(format!("`{text}` is no range of ports: write the first and the last, as 20000-60000"))
+                Err(format!("`{text}` is no range of ports: write the first and the last, as 10000-32767"))
             }
         }
     }

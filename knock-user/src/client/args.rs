@@ -18,7 +18,7 @@ Examples:
   xdp-knock knock home ssh --verify 22 --retry 3
   xdp-knock knock box.example tcp/33817 udp/9032 'icmp/echo?size=172' tcp/51240 --verify 22
   xdp-knock knock box.example --spa --key box.key --server box --door ssh --verify 22
-  xdp-knock knock box.example --rotate --key vpn.secret --door vpn --steps 4 --every 30s --ports 20000-60000
+  xdp-knock knock box.example --rotate --key vpn.secret --door vpn --steps 4 --every 30s --ports 10000-32767
   xdp-knock knock box.example 7000 8000:udp 9000 && ssh box.example")]
 pub struct Args {
     /// A host of the profile, or a name or address to knock on; a name is knocked on at all its addresses.

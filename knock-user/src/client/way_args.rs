@@ -55,7 +55,7 @@ pub struct WayArgs {
     #[arg(long, value_name = "DUR", value_parser = seconds)]
     pub every: Option<Duration>,
 
-    /// --rotate: the ports that steps are drawn from, as 20000-60000.
+    /// --rotate: the ports that steps are drawn from, as 10000-32767.
     #[arg(long, value_name = "FIRST-LAST")]
     pub ports: Option<PortRange>,
 }

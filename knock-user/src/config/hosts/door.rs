@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// Keys of a door.
-const DOOR_KEYS: &[&str] = &["knock", "spa", "rotate", "list", "verify", "timeout", "retry", "delay"];
+pub(super) const DOOR_KEYS: &[&str] =
+    &["knock", "spa", "rotate", "list", "verify", "timeout", "retry", "delay"];
 /// Those that open it.
 const WAYS: [&str; 4] = ["knock", "spa", "rotate", "list"];
 /// As the server has it.

@@ -167,3 +167,18 @@ fn a_profile_that_everybody_can_change_is_refused() {
     let error = with(0o666).unwrap_err().to_string();
     assert!(error.contains("chmod 600"), "{error}");
 }
+
+#[test]
+fn the_profile_of_the_manual_is_one() {
+    let manual = include_str!("../../../../docs/knock-client.md");
+    let (_, after) = manual.split_once("```toml\n").unwrap();
+    let (text, _) = after.split_once("```").unwrap();
+
+    let hosts = parsed(text).unwrap_or_else(|error| panic!("{error}"));
+
+    let doors: Vec<_> = hosts.0["home"].doors.keys().map(String::as_str).collect();
+    assert_eq!(doors, ["admin", "lab", "ssh", "vpn"]);
+    for key in [HOST_KEYS, door::DOOR_KEYS, way::SPA_KEYS, way::ROTATE_KEYS, way::LIST_KEYS].concat() {
+        assert!(manual.contains(&format!("`{key}`")), "{key} is not in docs/knock-client.md");
+    }
+}

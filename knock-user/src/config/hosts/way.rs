@@ -20,9 +20,9 @@ use crate::{
     secret::Place,
 };
 
-const SPA_KEYS: &[&str] = &["key", "server", "door", "port", "source", "nat", "for"];
-const ROTATE_KEYS: &[&str] = &["secret_file", "door", "steps", "every", "ports"];
-const LIST_KEYS: &[&str] = &["file"];
+pub(super) const SPA_KEYS: &[&str] = &["key", "server", "door", "port", "source", "nat", "for"];
+pub(super) const ROTATE_KEYS: &[&str] = &["secret_file", "door", "steps", "every", "ports"];
+pub(super) const LIST_KEYS: &[&str] = &["file"];
 
 /// As many seconds as a packet has room for.
 const FOR: DurationKey = DurationKey {
@@ -43,7 +43,7 @@ const EVERY: DurationKey = DurationKey {
 pub(super) fn example(way: &str) -> &'static str {
     match way {
         "spa" => "key = \"alice.key\", server = \"box\"",
-        "rotate" => "secret_file = \"vpn.secret\", steps = 4, every = \"30s\", ports = \"20000-60000\"",
+        "rotate" => "secret_file = \"vpn.secret\", steps = 4, every = \"30s\", ports = \"10000-32767\"",
         _ => "file = \"lab.list\"",
     }
 }
@@ -120,7 +120,7 @@ fn rotate(name: &str, section: &Section<'_, '_>, folder: &Path, found: &mut Find
 }
 
 fn ports(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<PortRange>> {
-    let text = required("ports", "\"20000-60000\"", section, found)?;
+    let text = required("ports", "\"10000-32767\"", section, found)?;
     match text.get_ref().parse() {
         Ok(range) => Some(Spanned::new(text.span(), range)),
         Err(help) => {
