@@ -22,7 +22,13 @@ mod verify;
 mod way;
 mod way_args;
 
-use std::{net::SocketAddr, num::NonZeroU16, process::ExitCode, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU16,
+    process::ExitCode,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 pub use args::{Args, StepArg, VerifyPort, Word};
 use list::Taken;
@@ -110,7 +116,7 @@ fn pause_before(retry: u32) -> Duration {
 /// Prints what would be sent to each address, and sends nothing.
 fn show(plan: &Plan, console: &Console) -> Exit {
     for &to in &plan.targets {
-        match plan.way.preview(to, plan.delay) {
+        match plan.way.preview(unix_time(), to, plan.delay) {
             Ok(Preview::Packet(packet)) => console.dry(&hex(packet.bytes())),
             Ok(Preview::Steps(steps)) => console.dry(&format!("{}: {}", address::shown(&to), words(&steps))),
             Err(error) => {
@@ -153,7 +159,7 @@ fn try_door(
 }
 
 fn knock(plan: &mut Plan, to: SocketAddr, is_first: bool, console: &Console) -> Outcome {
-    let shot = match plan.way.next(to, is_first, plan.delay, console) {
+    let shot = match plan.way.next(unix_time(), to, is_first, plan.delay, console) {
         Ok(shot) => shot,
         Err(cause) => return Outcome::new(to, Vec::new(), Some(Broken { sent: 0, cause })),
     };
@@ -170,6 +176,11 @@ fn knock(plan: &mut Plan, to: SocketAddr, is_first: bool, console: &Console) -> 
         console.error(&error.to_string());
     }
     outcome
+}
+
+fn unix_time() -> Duration {
+    // Before 1970 no gate can be in step, and the first time step is as good as any.
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
 /// One address that works is enough: a name often has an address that this machine cannot reach.

@@ -1,11 +1,6 @@
 //! The ways to open a door, and what each sends to one address in one try.
 
-use std::{
-    net::SocketAddr,
-    num::NonZeroU16,
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, num::NonZeroU16, thread, time::Duration};
 
 use jiff::Timestamp;
 use knock_common::spa::packet::Datagram;
@@ -87,10 +82,11 @@ impl Way {
         })
     }
 
-    /// Returns what to send to an address now; waits for the next time step where this one's sequence is used. `is_first` while
-    /// nothing was sent in this try.
+    /// Returns what to send to an address at `now`, Unix time; waits for the next time step where this one's sequence is used.
+    /// `is_first` while nothing was sent in this try.
     pub(super) fn next(
         &self,
+        now: Duration,
         to: SocketAddr,
         is_first: bool,
         delay: Duration,
@@ -103,7 +99,7 @@ impl Way {
                 Ok(Shot::Packet { packet, port: packets.port, lets_in })
             }
             Self::Rotating(rotating) => {
-                let turn = rotating.turn(unix_time(), delay, u64::from(!is_first));
+                let turn = rotating.turn(now, delay, u64::from(!is_first));
                 if !turn.wait.is_zero() {
                     console.waiting(turn.wait);
                     thread::sleep(turn.wait);
@@ -111,17 +107,22 @@ impl Way {
                 let steps = rotating.sequence(turn.time_step).ok_or(SendError::TooFewPorts)?;
                 Ok(Shot::OfTime { steps, time_step: turn.time_step })
             }
-            Self::List(list) => Ok(Shot::OneTime(list.take(Timestamp::now())?)),
+            Self::List(list) => Ok(Shot::OneTime(list.take(time_of_day(now))?)),
         }
     }
 
-    /// Returns what would be sent to an address now, one line of it, and uses up nothing.
-    pub(super) fn preview(&self, to: SocketAddr, delay: Duration) -> Result<Preview, SendError> {
+    /// Returns what would be sent to an address at `now`, and uses up nothing.
+    pub(super) fn preview(
+        &self,
+        now: Duration,
+        to: SocketAddr,
+        delay: Duration,
+    ) -> Result<Preview, SendError> {
         let steps = match self {
             Self::Steps(steps) => steps.clone(),
             Self::Packet(packets) => return Ok(Preview::Packet(made(packets, to)?.0)),
             Self::Rotating(rotating) => {
-                let turn = rotating.turn(unix_time(), delay, 0);
+                let turn = rotating.turn(now, delay, 0);
                 rotating.sequence(turn.time_step).ok_or(SendError::TooFewPorts)?
             }
             Self::List(list) => list.first()?,
@@ -146,7 +147,77 @@ fn made(packets: &Packets, to: SocketAddr) -> Result<(Datagram, LetsIn), SendErr
     packets.make(to).map_err(|cause| SendError::new(Step::Udp(packets.port), &to, cause))
 }
 
-fn unix_time() -> Duration {
-    // Before 1970 no gate can be in step, and the first time step is as good as any.
-    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+/// Returns the time that a mark on a list shows.
+fn time_of_day(now: Duration) -> Timestamp {
+    Timestamp::UNIX_EPOCH.saturating_add(now).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::{client::tests::parse, rotating::Shape, secret::Place};
+
+    const EVERY: Duration = Duration::from_secs(3600);
+
+    fn rotating() -> (tempfile::TempDir, Way) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vpn.key");
+        fs::write(&path, "ab".repeat(32)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let shape = Shape { steps: 4, every: EVERY, ports: "10000-32767".parse().unwrap() };
+        let rotate = hosts::Rotate { key: Place::File(path), door: "vpn".to_owned(), shape };
+        (folder, Way::new(hosts::Way::Rotate(rotate)).unwrap())
+    }
+
+    fn next(way: &Way, hours: u32, is_first: bool) -> Shot {
+        let (to, console) = ("192.0.2.7:0".parse().unwrap(), Console::new(&parse("-q h").unwrap()));
+        way.next(EVERY * hours, to, is_first, Duration::ZERO, &console).unwrap()
+    }
+
+    fn time_step(shot: &Shot) -> u64 {
+        let Shot::OfTime { steps, time_step } = shot else { panic!("no rotating sequence") };
+        assert_eq!(steps.len(), 4);
+        *time_step
+    }
+
+    #[test]
+    fn a_second_address_and_a_later_try_never_get_a_used_time_step() {
+        let (_folder, mut way) = rotating();
+        let mut sent = Vec::new();
+        // At once: the first address, the second one, and both when an hour and more has passed.
+        for (hours, is_first) in [(100, true), (100, false), (102, true), (102, false)] {
+            let shot = next(&way, hours, is_first);
+            sent.push(time_step(&shot));
+            way.settle(&shot, true).unwrap();
+        }
+
+        assert_eq!(sent, [100, 101, 102, 103]);
+    }
+
+    #[test]
+    fn a_time_step_of_which_nothing_was_sent_is_there_again() {
+        let (_folder, mut way) = rotating();
+        let shot = next(&way, 100, true);
+        way.settle(&shot, false).unwrap();
+
+        assert_eq!(time_step(&next(&way, 100, true)), 100);
+    }
+
+    #[test]
+    fn what_is_shown_is_what_would_be_sent() {
+        let (_folder, way) = rotating();
+        let to = "192.0.2.7:0".parse().unwrap();
+        let Ok(Preview::Steps(shown)) = way.preview(EVERY * 100, to, Duration::ZERO) else {
+            panic!("no steps")
+        };
+
+        assert_eq!(shown, next(&way, 100, true).steps());
+    }
+
+    #[test]
+    fn a_mark_has_the_time_of_day() {
+        assert_eq!(time_of_day(Duration::from_secs(1_764_144_000)).to_string(), "2025-11-26T08:00:00Z");
+    }
 }
