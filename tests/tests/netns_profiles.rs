@@ -6,14 +6,16 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use knock_tests::{
     instance::{Instance, door, guard},
     netns::{Family, Namespace, Network, address, masquerade},
-    program::{Finished, run, xdp_knock},
+    program::{Finished, poll, run, xdp_knock},
     sshd::Sshd,
 };
+use knock_user::clock::unix_ns;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -39,10 +41,10 @@ impl Client {
     }
 
     /// Makes a key; returns what `keygen` says for the server and for the client.
-    fn keygen(&self, host: &str) -> (String, String) {
+    fn keygen(&self, host: &str, more: &[&str]) -> (String, String) {
         let mut keygen = Command::new(xdp_knock());
-        let said =
-            run(keygen.args(["keygen", "alice", "--host", host, "--dir"]).arg(self.folder())).succeeded();
+        keygen.args(["keygen", "alice", "--host", host]).args(more);
+        let said = run(keygen.arg("--dir").arg(self.folder())).succeeded();
         let (before, client) = said.split_once("# On the client").expect("a stanza for the client");
         let (_, server) = before.split_once("# On the server").expect("a stanza for the server");
         let stanza = |text: &str| text.split_once(":\n").expect("a line before it").1.to_owned();
@@ -78,7 +80,7 @@ fn what_keygen_says_for_either_side_opens_ssh_over_both_families() {
     let sshd = Sshd::start(&network.server);
     for family in [Family::V4, Family::V6] {
         let (client, server) = (Client::new(), server_of(family));
-        let (theirs, ours) = client.keygen(&server.to_string());
+        let (theirs, ours) = client.keygen(&server.to_string(), &[]);
         let _ = client.write("hosts.toml", &ours);
         let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
         let mut daemon = gate.serve(&[]);
@@ -110,7 +112,7 @@ fn ssh_opens_its_own_way_by_match_and_by_proxy_command() {
             format!("Host home\n  HostName {server}\n  ProxyCommand sh -c '{knock} && exec nc %h %p'\n"),
         ] {
             let client = Client::new();
-            let (theirs, ours) = client.keygen(&server.to_string());
+            let (theirs, ours) = client.keygen(&server.to_string(), &[]);
             let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
             let _daemon = gate.serve(&[]);
             assert!(!sshd.opens_soon(&network.client, server, None), "{family:?}: shut before");
@@ -136,7 +138,7 @@ fn knock_by_name(client: &Client, from: &Namespace, words: &[&str]) -> Finished 
 fn a_name_is_knocked_at_all_its_addresses_with_a_packet_each() {
     let network = Network::new();
     let client = Client::new();
-    let (theirs, ours) = client.keygen("box.test");
+    let (theirs, ours) = client.keygen("box.test", &[]);
     let _ = client.write("hosts.toml", &ours);
     let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
     let mut daemon = gate.serve(&[]);
@@ -159,7 +161,7 @@ fn a_packet_that_is_lost_is_made_anew_by_a_retry_through_a_nat() {
     masquerade(&network.client, &inside, 7);
     let sshd = Sshd::start(&network.server);
     let (client, server) = (Client::new(), server_of(Family::V4));
-    let (theirs, ours) = client.keygen(&server.to_string());
+    let (theirs, ours) = client.keygen(&server.to_string(), &[]);
     let _ = client.write("hosts.toml", &ours);
     let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
     let _daemon = gate.serve(&[]);
@@ -193,7 +195,7 @@ fn a_packet_that_is_lost_is_made_anew_by_a_retry_through_a_nat() {
 fn a_secret_comes_by_descriptor_or_standard_input_and_is_told_to_nobody() {
     let network = Network::new();
     let (client, server) = (Client::new(), server_of(Family::V4));
-    let (theirs, ours) = client.keygen(&server.to_string());
+    let (theirs, ours) = client.keygen(&server.to_string(), &[]);
     let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
     let mut daemon = gate.serve(&[]);
     let key = client.folder().join("alice.key");
@@ -209,64 +211,91 @@ fn a_secret_comes_by_descriptor_or_standard_input_and_is_told_to_nobody() {
     }
 }
 
-/// Opens a door that has a plain sequence with these steps.
-fn opens(network: &Network, steps: &[String], knock: impl Fn() -> Finished) {
-    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
-    let gate = Instance::new(&network.server, &["srv0"], &guard(&[door("vpn", &["tcp/22"], &steps, "")]));
+/// A gate that comes up without a memory takes the present time step and the next for used.
+#[test]
+fn a_rotating_sequence_opens_ssh_over_both_families_by_a_retry_in_a_later_time_step() {
+    let network = Network::new();
+    let sshd = Sshd::start(&network.server);
+    let client = Client::new();
+    let stanzas = client.keygen("box.test", &["--rotate"]);
+    let [theirs, ours] = <[String; 2]>::from(stanzas).map(|stanza| stanza.replace("30s", "10s"));
+    let _ = client.write("hosts.toml", &ours);
+    let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{theirs}"));
+    // The first try is to fall into the time step in which the gate comes up.
+    poll("time enough", Duration::from_secs(20), || (unix_ns() / 1_000_000_000 % 10 < 4).then_some(()));
     let mut daemon = gate.serve(&[]);
 
-    let knocked = knock();
+    let words = ["box", "--verify", "22", "--timeout", "1s", "--retry", "2", "--json"];
+    let knocked = knock_by_name(&client, &network.client, &words);
 
     assert!(knocked.is_success(), "{knocked}");
-    assert_eq!(daemon.event("promoted", |_| true)["door"], json!("vpn"), "{knocked}");
-}
-
-fn steps_of(shown: &str) -> Vec<String> {
-    shown.split_whitespace().filter(|word| word.contains('/')).map(str::to_owned).collect()
-}
-
-#[test]
-fn plain_rotating_and_one_time_sequences_of_a_profile_are_what_a_gate_takes() {
-    let network = Network::new();
+    let facts: Value =
+        serde_json::from_str(&knocked.stdout).unwrap_or_else(|error| panic!("{error}: {knocked}"));
+    assert_eq!(facts["tries"], json!(2), "{knocked}");
+    let sequences: Vec<_> =
+        facts["addresses"].as_array().into_iter().flatten().map(|one| &one["knocked"]).collect();
+    assert!(sequences.len() == 2 && sequences[0] != sequences[1], "{knocked}");
     for family in [Family::V4, Family::V6] {
-        let client = Client::new();
-        let server = server_of(family);
-        let _ = client.keygen("none");
-        let list = client.write("lab.list", "# ours\ntcp/7001 udp/7002\nudp/7004, tcp/7003\n");
-        let _ = client.write("hosts.toml", &profile(server));
-        let knock = |words: &[&str]| client.knock(&network.client, words);
-
-        opens(&network, &["tcp/7101".to_owned(), "udp/5017".to_owned()], || knock(&["home", "plain"]));
-        // An hour begins between the two at most once.
-        for _ in 0..2 {
-            let shown = knock(&["home", "vpn", "--dry-run"]).succeeded();
-            let steps = steps_of(&shown);
-            assert_eq!(steps.len(), 4, "{shown}");
-            opens(&network, &steps, || knock(&["home", "vpn"]));
-            if knock(&["home", "vpn", "--dry-run"]).stdout == shown {
-                break;
-            }
-        }
-        opens(&network, &["tcp/7001".to_owned(), "udp/7002".to_owned()], || knock(&["home", "lab"]));
-        opens(&network, &["udp/7004".to_owned(), "tcp/7003".to_owned()], || knock(&["home", "lab"]));
-        let used_up = knock(&["home", "lab"]);
-        assert_eq!(used_up.status, Some(1), "{used_up}");
-        assert!(used_up.stderr.contains("every sequence of") && is_marked(&list), "{used_up}");
+        assert_eq!(daemon.event("promoted", |_| true)["via"], json!("rotating"), "{knocked}");
+        assert!(sshd.opens(&network.client, server_of(family)), "{family:?}: open");
     }
 }
 
-fn profile(server: IpAddr) -> String {
-    format!(
-        "[home]\naddress = \"{server}\"\n\
-         door.plain.knock = [\"tcp/7101\", \"udp/5017\"]\n\
-         door.vpn.rotate = {{ secret_file = \"alice.key\", steps = 4, every = \"1h\", ports = \"10000-32767\" }}\n\
-         door.lab.list = {{ file = \"lab.list\" }}\n"
-    )
+#[test]
+fn each_line_of_a_list_opens_ssh_once_until_it_is_used_up() {
+    const LINES: &str = "# ours\ntcp/7001 udp/7002\nudp/7004, tcp/7003\n";
+    let network = Network::new();
+    let sshd = Sshd::start(&network.server);
+    let (client, theirs) = (Client::new(), Client::new());
+    let ours = client.write("lab.list", LINES);
+    let list = format!("list = {{ file = {:?} }}\n", theirs.write("lab.list", LINES));
+    let door = format!("[[door]]\nname = \"lab\"\nopens = [\"tcp/22\"]\nallow_weak = true\n{list}");
+    let gate = Instance::new(&network.server, &["srv0"], &format!("{GUARD}{door}"));
+    let mut daemon = gate.serve(&[]);
+    for family in [Family::V4, Family::V6] {
+        let server = server_of(family);
+        let _ = client.write(
+            "hosts.toml",
+            &format!("[home]\naddress = \"{server}\"\ndoor.lab.list.file = \"lab.list\"\n"),
+        );
+        assert!(!sshd.opens_soon(&network.client, server, None), "{family:?}: shut");
+
+        let knocked = client.knock(&network.client, &["home", "--verify", "22"]);
+
+        assert!(knocked.is_success(), "{knocked}");
+        assert_eq!(daemon.event("promoted", |_| true)["via"], json!("list"));
+    }
+    let used_up = client.knock(&network.client, &["home"]);
+    assert_eq!(used_up.status, Some(1), "{used_up}");
+    assert!(used_up.stderr.contains("every sequence of") && is_marked(&ours), "{used_up}");
 }
 
 fn is_marked(list: &Path) -> bool {
     let text = fs::read_to_string(list).expect("a list");
     text.lines().all(|line| line.starts_with('#'))
+}
+
+#[test]
+fn a_plain_sequence_of_a_profile_opens_its_door() {
+    let network = Network::new();
+    let gate = Instance::new(
+        &network.server,
+        &["srv0"],
+        &guard(&[door("web", &["tcp/80"], &["tcp/7101", "udp/5017"], "")]),
+    );
+    let mut daemon = gate.serve(&[]);
+    for family in [Family::V4, Family::V6] {
+        let (client, server) = (Client::new(), server_of(family));
+        let _ = client.write(
+            "hosts.toml",
+            &format!("[home]\naddress = \"{server}\"\ndoor.web.knock = [\"tcp/7101\", \"udp/5017\"]\n"),
+        );
+
+        let knocked = client.knock(&network.client, &["home", "web"]);
+
+        assert!(knocked.is_success(), "{knocked}");
+        assert_eq!(daemon.event("promoted", |_| true)["door"], json!("web"));
+    }
 }
 
 #[test]
