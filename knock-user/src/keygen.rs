@@ -271,17 +271,21 @@ mod tests {
     #[test]
     fn the_server_s_stanza_is_a_configuration() {
         let folder = tempfile::tempdir().unwrap();
-        let args = args(folder.path(), "alice");
-        run(&args).unwrap();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, server(&args)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for (name, rotate) in [("alice", false), ("vpn", true)] {
+            let args = Args { rotate, ..args(folder.path(), name) };
+            run(&args).unwrap();
+            let path = folder.path().join("config.toml");
+            fs::write(&path, server(&args)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 
-        let (config, warnings) = Config::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            let (config, warnings) = Config::read(&path).unwrap_or_else(|error| panic!("{error}"));
 
-        let spa = config.doors[0].spa.as_ref().map(|spa| (spa.listen, spa.keys.clone()));
-        assert_eq!(spa, Some((62_201, vec!["alice".to_owned()])));
-        assert!(warnings.is_empty(), "{warnings:?}");
+            let spa = config.doors[0].spa.as_ref().map(|spa| (spa.listen, spa.keys.clone()));
+            assert_eq!(spa, (!rotate).then(|| (62_201, vec!["alice".to_owned()])));
+            let steps = config.doors[0].rotate.as_ref().map(|rotate| rotate.steps);
+            assert_eq!(steps, rotate.then_some(STEPS));
+            assert!(warnings.is_empty(), "{warnings:?}");
+        }
     }
 
     #[test]
