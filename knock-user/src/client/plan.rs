@@ -73,7 +73,7 @@ impl From<WayError> for PlanError {
             WayError::List(ListError::Malformed { .. } | ListError::TooLarge { .. }) => {
                 Self { text: error.to_string(), exit: Exit::BadProfile }
             }
-            WayError::List(_) | WayError::Secret(_) => Self::failed(&error),
+            WayError::List(_) | WayError::Secret(_) | WayError::SecretItself => Self::failed(&error),
         }
     }
 }

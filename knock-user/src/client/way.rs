@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU16, thread, time::Duration};
 
 use jiff::Timestamp;
-use knock_common::spa::packet::Datagram;
+use knock_common::spa::{key::SECRET, packet::Datagram};
 
 use super::{
     list::{List, ListError, Taken},
@@ -13,7 +13,11 @@ use super::{
     send::SendError,
     source::LetsIn,
 };
-use crate::{config::hosts, secret::SecretError, step::Step};
+use crate::{
+    config::hosts,
+    secret::{Place, SecretError},
+    step::Step,
+};
 
 /// How a door is opened, with all that it takes.
 pub(super) enum Way {
@@ -62,6 +66,11 @@ pub(super) enum Preview {
 pub(super) enum WayError {
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error(
+        "a secret stands where the name of its file belongs, so others may have seen it: make a new one with `xdp-knock keygen`, \
+         and name the file"
+    )]
+    SecretItself,
     #[error(transparent)]
     List(#[from] ListError),
 }
@@ -71,8 +80,14 @@ impl Way {
     pub(super) fn new(way: hosts::Way) -> Result<Self, WayError> {
         Ok(match way {
             hosts::Way::Knock(steps) => Self::Steps(steps),
-            hosts::Way::Spa(spa) => Self::Packet(Packets::new(&spa)?),
-            hosts::Way::Rotate(rotate) => Self::Rotating(Rotating::new(&rotate)?),
+            hosts::Way::Spa(spa) => {
+                names_a_file(&spa.key)?;
+                Self::Packet(Packets::new(&spa)?)
+            }
+            hosts::Way::Rotate(rotate) => {
+                names_a_file(&rotate.key)?;
+                Self::Rotating(Rotating::new(&rotate)?)
+            }
             hosts::Way::List(path) => {
                 let list = List::new(&path)?;
                 // What is wrong with it is said before anything is looked up.
@@ -143,6 +158,14 @@ impl Way {
     }
 }
 
+/// Refuses what is a secret by its looks before an error can repeat it.
+fn names_a_file(place: &Place) -> Result<(), WayError> {
+    let Place::File(path) = place else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_secret = name.len() == 2 * SECRET && name.iter().all(u8::is_ascii_hexdigit) && !path.exists();
+    if is_secret { Err(WayError::SecretItself) } else { Ok(()) }
+}
+
 fn made(packets: &Packets, to: SocketAddr) -> Result<(Datagram, LetsIn), SendError> {
     packets.make(to).map_err(|cause| SendError::new(Step::Udp(packets.port), &to, cause))
 }
@@ -157,7 +180,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use crate::{client::tests::parse, rotating::Shape, secret::Place};
+    use crate::{client::tests::parse, rotating::Shape};
 
     const EVERY: Duration = Duration::from_secs(3600);
 

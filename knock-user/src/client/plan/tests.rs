@@ -207,4 +207,7 @@ fn no_secret_is_in_an_error() {
 
         assert!(error.exit == Exit::Failed && !error.text.contains("abab"), "{}", error.text);
     }
+    // The secret itself, where its file is to be named.
+    let error = home.plan(&format!("home admin --key {}", "ab".repeat(32))).err().expect("refused");
+    assert!(error.text.contains("keygen") && !error.text.contains("abab"), "{}", error.text);
 }

@@ -125,6 +125,11 @@ fn what_is_wrong_is_shown_with_its_place_and_the_remedy() {
             "rotate = { secret_file = \"k\", steps = 4, every = \"30s\", ports = \"1-3\" }",
             "`ports` has fewer ports than there are steps",
         ),
+        (
+            "spa = { key = \"~/k\", server = \"s\" }",
+            "3:15: host \"h\", door \"d\": spa: no file is called \"~/k\"; `~` means something to a shell alone",
+        ),
+        ("list = { file = \"~/l\" }", "no file is called \"~/l\""),
         ("list = {}", "no `file`; add it, as file = \"lab.list\""),
         ("knock = [\"1\"]\nverify = 70000", "4:10: host \"h\", door \"d\": `verify` is 70000"),
         ("knock = [\"1\"]\ndelay = \"2h\"", "`delay` is \"2h\", which is out of range"),

@@ -133,7 +133,7 @@ fn ports(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<Port
 
 fn list(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<PathBuf> {
     section.refuse_unknown(LIST_KEYS, found);
-    required("file", "\"lab.list\"", section, found).map(|file| folder.join(file.get_ref()))
+    file(&required("file", "\"lab.list\"", section, found)?, folder, section, found)
 }
 
 /// The server's name of the door: the profile's, unless it says another.
@@ -150,7 +150,7 @@ fn place(
 ) -> Option<Place> {
     let text = required(key, example, section, found)?;
     match text.get_ref().parse() {
-        Ok(Place::File(path)) => Some(Place::File(folder.join(path))),
+        Ok(Place::File(_)) => file(&text, folder, section, found).map(Place::File),
         Ok(place @ (Place::Descriptor(_) | Place::Input)) => Some(place),
         Err(help) => {
             let message = format!("{}: `{key}` is \"{}\"", section.title, text.get_ref());
@@ -158,6 +158,21 @@ fn place(
             None
         }
     }
+}
+
+fn file(
+    name: &Spanned<&str>,
+    folder: &Path,
+    section: &Section<'_, '_>,
+    found: &mut Findings,
+) -> Option<PathBuf> {
+    if name.get_ref().starts_with('~') {
+        let message = format!("{}: no file is called \"{}\"", section.title, name.get_ref());
+        let help = "`~` means something to a shell alone: write the whole path, or one that begins at this file's folder";
+        found.error(name.span(), message, help);
+        return None;
+    }
+    Some(folder.join(name.get_ref()))
 }
 
 fn required<'t>(
