@@ -17,7 +17,7 @@ pub const MAX_SLOTS: usize = 8;
 /// Accepted knocks remembered per source, to recognise their duplicates: one full sequence.
 pub const MAX_ACCEPTED: usize = 16;
 /// Most distinct sets of doors that ports can have.
-pub const MAX_PORT_DOORS: usize = 4096;
+pub const MAX_PORT_DOORS: usize = 2048;
 /// Most `allow`, `from` and `to` prefixes together.
 pub const MAX_PREFIXES: usize = 4096;
 /// Sources with a first step that are remembered at once.
@@ -108,7 +108,7 @@ impl Proto {
     }
 }
 
-/// What a port is, in one 16-bit word: four flags and an index into the sets of doors.
+/// What a port is, in one 16-bit word: five flags and an index into the sets of doors.
 ///
 /// Zero is the role of a port that concerns no door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -124,8 +124,10 @@ impl Role {
     pub const PUBLIC: u16 = 0x2000;
     /// What a grant let in may go on after its end: `sessions = "keep"` of a door that opens the port.
     pub const KEEPS: u16 = 0x1000;
+    /// Some door listens here for single packets: what has their length is one of them and no knock. UDP alone.
+    pub const LISTENS: u16 = 0x0800;
     /// The index into the sets of doors; 0 is the empty set.
-    pub const INDEX: u16 = 0x0fff;
+    pub const INDEX: u16 = 0x07ff;
 
     /// Returns whether the port concerns no door.
     #[must_use]
@@ -156,6 +158,12 @@ impl Role {
     #[inline(always)]
     pub const fn keeps(self) -> bool {
         self.0 & Self::KEEPS != 0
+    }
+    /// Returns whether some door listens here for single packets, and nobody else does.
+    #[must_use]
+    #[inline(always)]
+    pub const fn listens(self) -> bool {
+        self.0 & (Self::LISTENS | Self::HIDDEN | Self::PUBLIC) == Self::LISTENS
     }
     /// Returns the index of the port's set of doors.
     #[must_use]
@@ -568,4 +576,5 @@ const _: () = assert!(size_of::<Settings>() == 80 && offset_of!(Settings, any_do
 const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 16);
 const _: () = assert!(size_of::<Session>() == 56 && size_of::<Sessions>() == 1792);
 const _: () = assert!(size_of::<FragmentKey>() == 40);
+const _: () = assert!(MAX_PORT_DOORS == 2048 && Role::INDEX == 2047);
 const _: () = assert!(MAX_SLOTS == 8, "a set of slots is one byte");

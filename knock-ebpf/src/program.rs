@@ -183,6 +183,7 @@ pub fn fill<F: Frame>(frame: &F, interface: u32) -> u32 {
 #[inline(always)]
 fn may_be_packet<F: Frame>(frame: &F, header: &Header, scratch: &Scratch) -> bool {
     constants::settings().flags() & Settings::SPA != 0
+        && scratch.visit.role.listens()
         && scratch.visit.knock.is_some()
         && find::may_be_packet(frame, header)
 }

@@ -272,6 +272,8 @@ struct Roles {
     judged: [Vec<bool>; PROTOCOLS],
     public: [Vec<bool>; PROTOCOLS],
     keeps: [Vec<bool>; PROTOCOLS],
+    /// Ports of UDP.
+    listens: Vec<usize>,
 }
 
 /// Role words by protocol, and the sets they point to.
@@ -288,6 +290,7 @@ impl Roles {
         let mut roles = Self {
             public: nowhere(),
             keeps: nowhere(),
+            listens: Vec::new(),
             doors: [PORTS, PORTS, 1].map(|ports| vec![PortDoors::default(); ports]),
             judged: [
                 vec![occurs(Proto::Tcp); PORTS],
@@ -310,6 +313,7 @@ impl Roles {
         for (number, door) in config.doors.iter().enumerate() {
             if let Some(spa) = &door.spa {
                 roles.judged[1][usize::from(spa.listen)] = true;
+                roles.listens.push(usize::from(spa.listen));
             }
             roles.add_door(door, 1 << number);
         }
@@ -352,7 +356,7 @@ impl Roles {
     fn words(self) -> Result<Words, CompileError> {
         let mut sets = vec![PortDoors::default()];
         let mut known = HashMap::from([(PortDoors::default(), 0)]);
-        let mut words = Vec::new();
+        let mut words: Vec<Vec<Role>> = Vec::new();
         let said = self.judged.into_iter().zip(self.public).zip(self.keeps);
         for (doors, ((judged, public), keeps)) in self.doors.into_iter().zip(said) {
             let word = |(doors, ((judged, public), keeps)): (PortDoors, ((bool, bool), bool))| {
@@ -368,6 +372,9 @@ impl Roles {
             };
             let said = judged.into_iter().zip(public).zip(keeps);
             words.push(doors.into_iter().zip(said).map(word).collect());
+        }
+        for port in self.listens {
+            words[1][port].0 |= Role::LISTENS;
         }
         if sets.len() > MAX_PORT_DOORS {
             return Err(CompileError::TooManySets(sets.len()));

@@ -119,7 +119,9 @@ mod tests {
         assert_eq!(spa.server.map(|server| server.identity), Some(door_id(b"box")));
         assert!(settings.flags & Settings::SPA != 0);
         assert!(port_roles[PORTS + 40_000].is_judged(), "also in the ephemeral range");
+        assert!(port_roles[PORTS + 40_000].listens());
         assert!(port_roles[PORTS + 40_001].is_none());
+        assert!(!port_roles[40_000].listens(), "TCP has none");
         assert_eq!(format!("{spa:?}"), "<2 keys, 2 rights>");
     }
 

@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, TestRun as _, TestRunOptions, Xdp},
 };
 use knock_common::{
-    abi::{Address, Grant, GrantKey, Settings, mapped},
+    abi::{Address, Grant, GrantKey, PORTS, Role, Settings, mapped},
     door::door_id,
     event::{Event, Kind},
     names,
@@ -39,6 +39,10 @@ pub const BOOT: u64 = 1_767_323_000 * SECOND;
 pub const START: u64 = 1000 * SECOND;
 /// The port that the door listens on.
 pub const PORT: u16 = 62_201;
+/// A port that single packets are listened for on as well, by another door.
+pub const OTHER_PORT: u16 = 62_200;
+/// A step of the other door; nobody listens there.
+pub const STEP_PORT: u16 = 7200;
 /// Who sends.
 pub const SENDER: [u8; 4] = [203, 0, 113, 9];
 
@@ -52,7 +56,7 @@ knock = ["udp/62201", "tcp/7101"]
 name = "web"
 allow_weak = true
 opens = ["tcp/443"]
-knock = ["tcp/7200", "tcp/8301"]
+knock = ["udp/7200", "tcp/8301"]
 "#;
 
 /// The program, its maps and one secret.
@@ -80,6 +84,9 @@ impl Spa {
         let mut generation = compile(CONFIG);
         generation.settings.mode = mode.number();
         generation.settings.flags |= Settings::SPA;
+        for port in [PORT, OTHER_PORT] {
+            generation.port_roles[PORTS + usize::from(port)].0 |= Role::LISTENS;
+        }
         let options = Options { test_clock: true, programs: BTreeSet::from([program]), ..Options::default() };
         let mut gate = Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
@@ -138,9 +145,7 @@ impl Spa {
 
     /// Sends bytes to the port from an address; panics unless they go the way of anything to a closed port.
     pub fn send_from(&mut self, source: [u8; 4], payload: &[u8]) {
-        let frame = frame(source, payload);
-        let fate = self.fate();
-        assert_eq!(run(self.program(), &frame), fate);
+        self.send_frame(&frame(source, payload));
     }
 
     /// Returns what becomes of anything to a closed port.
@@ -151,6 +156,12 @@ impl Spa {
         }
     }
 
+    /// Sends a frame; panics unless it goes the way of anything to a closed port.
+    pub fn send_frame(&mut self, frame: &[u8]) {
+        let fate = self.fate();
+        assert_eq!(run(self.program(), frame), fate);
+    }
+
     /// Sends bytes to the port.
     pub fn send(&mut self, payload: &[u8]) {
         self.send_from(SENDER, payload);
@@ -158,7 +169,12 @@ impl Spa {
 
     /// Returns when the grant of an address for `ssh` ends.
     pub fn grant_until(&self, source: Address) -> Option<u64> {
-        let key = Wire(GrantKey { source, door: door_id(b"ssh") });
+        self.grant_for("ssh", source)
+    }
+
+    /// Returns when the grant of an address for a door ends.
+    pub fn grant_for(&self, door: &str, source: Address) -> Option<u64> {
+        let key = Wire(GrantKey { source, door: door_id(door.as_bytes()) });
         self.grants.get(&key, 0).ok().map(|grant| grant.0.until_ns)
     }
 
@@ -227,11 +243,20 @@ pub fn frame(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
 
 /// Returns the same to an address.
 pub fn frame_to(destination: [u8; 4], source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    V4 { source, destination, ..V4::new(UDP) }.frame(&datagram(PORT, payload))
+}
+
+/// Returns the frame of bytes from the sender to a port.
+pub fn frame_to_port(port: u16, payload: &[u8]) -> Vec<u8> {
+    V4 { source: SENDER, ..V4::new(UDP) }.frame(&datagram(port, payload))
+}
+
+fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     let size = u16::try_from(payload.len()).expect("a datagram");
-    let mut datagram = udp(PORT, size);
+    let mut datagram = udp(port, size);
     datagram.truncate(8);
     datagram.extend(payload);
-    V4 { source, destination, ..V4::new(UDP) }.frame(&datagram)
+    datagram
 }
 
 fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> M {

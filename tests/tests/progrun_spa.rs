@@ -10,14 +10,14 @@ use knock_common::{
         abi::KeyRule,
         key::SpaKey,
         packet::{Datagram, LENGTH, Request},
-        verdict::{CLOCK_TRUST_NS, Refusal},
+        verdict::{CLOCK_TRUST_NS, REFUSALS, Refusal},
     },
     verdict::Mode,
 };
 use knock_tests::{
-    kernel::run,
+    kernel::{run, syn},
     random::Random,
-    spa::{BOOT, PORT, SECOND, SENDER, START, Spa, frame},
+    spa::{BOOT, OTHER_PORT, PORT, SECOND, SENDER, START, STEP_PORT, Spa, frame, frame_to_port},
 };
 
 const OTHER: [u8; 4] = [198, 51, 100, 7];
@@ -53,6 +53,7 @@ in_each_mode! {
     a_clock_that_is_wrong_or_unknown_opens_nothing,
     of_copies_on_two_cpus_at_the_same_instant_one_is_accepted,
     a_port_that_the_door_does_not_listen_on_is_no_way_in,
+    where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other,
     at_tc_it_opens_its_door_once_as_well,
 }
 
@@ -250,17 +251,30 @@ fn of_copies_on_two_cpus_at_the_same_instant_one_is_accepted(mode: Mode) {
 fn a_port_that_the_door_does_not_listen_on_is_no_way_in(mode: Mode) {
     let mut spa = Spa::load(mode, 0);
     let packet = spa.seal(&spa.request());
-    let mut elsewhere = frame(SENDER, &packet);
-    let port_at = elsewhere.len() - LENGTH - 6;
-    assert_eq!(elsewhere[port_at..port_at + 2], PORT.to_be_bytes());
-    elsewhere[port_at + 1] ^= 1;
 
-    let fate = spa.fate();
-    assert_eq!(run(spa.program(), &elsewhere), fate);
+    spa.send_frame(&frame_to_port(OTHER_PORT, &packet));
 
     assert_eq!((spa.accepted(), spa.refused(Refusal::NotAllowed), spa.grants()), (0, 1, 0));
     spa.send(&packet);
     assert_eq!((spa.accepted(), spa.grants()), (1, 1));
+}
+
+fn where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other(mode: Mode) {
+    let knock = |door, first, length, last| {
+        let mut spa = Spa::load(mode, 0);
+        let packet = spa.seal(&spa.request());
+        spa.send_frame(&frame_to_port(first, &packet[..length]));
+        spa.send_frame(&syn(SENDER, last));
+        let counted = spa.accepted() + REFUSALS.into_iter().map(|refusal| spa.refused(refusal)).sum::<u64>();
+        (spa.grant_for(door, mapped(SENDER)).is_some(), counted)
+    };
+
+    assert_eq!(knock("web", STEP_PORT, LENGTH, 8301), (true, 0));
+    assert_eq!(knock("ssh", PORT, LENGTH - 1, 7101), (true, 0), "any other length is a step there too");
+    let mut spa = Spa::load(mode, 0);
+    spa.send(Datagram::EMPTY.bytes());
+    spa.send_frame(&syn(SENDER, 7101));
+    assert_eq!((spa.grants(), spa.refused(Refusal::Malformed)), (0, 1), "where somebody does it is no step");
 }
 
 fn at_tc_it_opens_its_door_once_as_well(mode: Mode) {
