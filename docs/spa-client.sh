@@ -90,7 +90,7 @@ round() {
     v2=$((v2 << 32 | (v2 >> 32 & 0xffffffff)))
 }
 
-# SipHash-2-4 of the message $2 under the key $1, both in hex; the tag's lowest byte first.
+# SipHash-1-3 of the message $2 under the key $1, both in hex; the tag's lowest byte first.
 siphash() {
     key=$1 message=$2
     k1=$(word "${key#????????????????}")
@@ -103,15 +103,12 @@ siphash() {
         m=$(word "${left%"$after"}")
         v3=$((v3 ^ m))
         round
-        round
         v0=$((v0 ^ m)) left=$after
     done
     m=$(($(word "$left") | length << 56))
     v3=$((v3 ^ m))
     round
-    round
     v0=$((v0 ^ m)) v2=$((v2 ^ 0xff))
-    round
     round
     round
     round

@@ -126,6 +126,12 @@ impl Header {
         self.flags & flag != 0
     }
 
+    /// Returns the source, IPv4 in mapped form.
+    #[inline(always)]
+    pub fn source<F: Frame + ?Sized>(&self, frame: &F) -> Option<Address> {
+        source(frame, self.ip_at, self.has(Self::V6))
+    }
+
     /// Returns what the packet is.
     ///
     /// # Errors
@@ -387,14 +393,19 @@ fn icmp<F: Frame + ?Sized>(frame: &F, body: &Header, echo_request: u8) -> Result
     })
 }
 
+#[inline(always)]
+fn source<F: Frame + ?Sized>(frame: &F, ip_at: usize, is_v6: bool) -> Option<Address> {
+    if is_v6 {
+        return frame.read(ip_at.wrapping_add(8));
+    }
+    frame.read(ip_at.wrapping_add(12)).map(mapped)
+}
+
 impl Segment {
     /// Returns the source, IPv4 in mapped form.
     #[inline(always)]
     pub fn source<F: Frame + ?Sized>(&self, frame: &F) -> Option<Address> {
-        if self.is_v6 {
-            return frame.read(self.ip_at.wrapping_add(8));
-        }
-        frame.read(self.ip_at.wrapping_add(12)).map(mapped)
+        source(frame, self.ip_at, self.is_v6)
     }
 
     /// Returns the destination, IPv4 in mapped form.

@@ -6,7 +6,7 @@ use knock_common::spa::{
     sha256::{self, INITIAL, Work, compress, sha256},
 };
 use sha2::{Digest as _, Sha256};
-use siphasher::sip::SipHasher24;
+use siphasher::sip::SipHasher13;
 
 #[path = "../../tests/src/random.rs"]
 #[expect(dead_code, reason = "bytes and lengths are all that is drawn here")]
@@ -67,12 +67,12 @@ fn a_key_of_32_bytes_or_fewer_gives_the_published_codes() {
 
 #[test]
 fn siphash_gives_the_published_tag() {
-    // Aumasson and Bernstein, "SipHash: a fast short-input PRF", appendix A: key 00..0f, message 00..0e.
+    // `test_siphash_1_3` of Rust's core library, of which the standard's authors have none: key 00..0f, message 00..0e.
     let message: Vec<u8> = (0..15).collect();
 
-    let tag = SipHasher24::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908).hash(&message);
+    let tag = SipHasher13::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908).hash(&message);
 
-    assert_eq!(tag, 0xa129_ca61_49be_45e5);
+    assert_eq!(tag.to_le_bytes(), [0x56, 0x99, 0x51, 0x2a, 0x6d, 0xd8, 0x20, 0xd3]);
 }
 
 #[test]

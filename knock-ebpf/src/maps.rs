@@ -182,6 +182,8 @@ pub struct Scratch {
     pub scene: Scene,
     /// Where its layers are.
     pub header: Header,
+    /// Whether it is a packet of single packet authorization, right or wrong; where they are in use.
+    pub is_packet: bool,
     /// The packet under judgement.
     pub visit: Visit,
     /// What the doors of its port say.

@@ -9,12 +9,11 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use knock_common::{
-    abi::{ABI_VERSION, Settings},
+    abi::{ABI_VERSION, List},
     counter::Counter,
     decide::{self, Decision},
     frame::{Frame, MAX_OFFSET},
     parse::{self, Header},
-    spa::find,
     verdict::{Action, Mode, Verdict},
 };
 
@@ -22,7 +21,7 @@ use crate::{
     answer, attempts, confirm, constants,
     conversations::{self, Arrival},
     frame::XdpFrame,
-    maps::{self, Maps, Scratch},
+    maps::{self, Maps},
     spa,
 };
 
@@ -38,13 +37,17 @@ pub fn xdp_knock(ctx: XdpContext) -> u32 {
         return confirm::roll_back(&ctx);
     }
     let frame = XdpFrame::new(&ctx);
-    let outcome = judge(&frame, parse::header(&frame), || match visit(ctx.ctx) {
-        0 => consider(ctx.ctx),
-        found if is_packet(found) => {
-            spa::receive(ctx.ctx);
-            consider(ctx.ctx)
+    let outcome = judge(&frame, parse::header(&frame), || {
+        let sifted = if spa::is_in_use() { sift(ctx.ctx) } else { spa::NO_PACKET };
+        if passes_by(sifted) {
+            return PASSED_BY;
         }
-        refused => refused,
+        let found = visit(ctx.ctx);
+        if found != 0 {
+            return found;
+        }
+        spa::receive(sifted);
+        consider(ctx.ctx)
     });
     maps::count_number(outcome.counter());
     trace(&ctx, outcome.counter());
@@ -72,8 +75,6 @@ impl Outcome {
     const JUDGED: u32 = 0x400;
     const REMEMBERED: u32 = 0x800;
     const KEPT: u32 = 0x1000;
-    /// No outcome yet: what may be a packet of single packet authorization is to be looked at first.
-    const PACKET: u32 = 0x2000;
 
     #[inline(always)]
     fn of(verdict: Verdict) -> Self {
@@ -128,17 +129,30 @@ pub fn judge<F: Frame>(
     outcome
 }
 
-/// Returns whether what [`fill`] found may be a packet of single packet authorization.
+/// The outcome of what passes by.
+pub const PASSED_BY: u32 = Counter::Unrelated as u32 | Outcome::PASSED;
+
+/// Returns whether a packet that [`spa::sift`] went through passes by as well: its port is neither hidden nor public, so that only
+/// a list of sources, or deny mode, could say more of it. The stack sees to its checksum.
 #[inline(always)]
-pub fn is_packet(found: u32) -> bool {
-    // Constant once loaded: without such doors the verifier never sees the rest.
-    constants::settings().flags() & Settings::SPA != 0 && found == Outcome::PACKET
+pub fn passes_by(sifted: u32) -> bool {
+    let is_deny = constants::settings().mode() == Mode::Deny.number();
+    sifted == spa::REFUSED && !is_deny && constants::settings().lists() & List::Allow.bit() == 0
+}
+
+/// Does [`spa::sift`].
+// Exported, as are those below, which makes them global functions to the verifier: gone through once, by themselves, and
+// not once more for each state in which they may be called (kernel commit 51c39bb1d5d1). Three at the level of the entry
+// point, not one: the stacks of all functions in a chain of calls are added up.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sift(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    spa::sift(&frame, || frame.interface(), |at, place| frame.copy_datagram(at, place))
 }
 
 /// Does [`fill`].
-// Exported, as are those below, which makes them global functions to the verifier: gone through once, by themselves, and
-// not once more for each state in which they may be called (kernel commit 51c39bb1d5d1). Two at the level of the entry
-// point, not one: the stacks of all functions in a chain of calls are added up.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn visit(ctx: *mut xdp_md) -> u32 {
@@ -154,38 +168,32 @@ extern "C" fn consider(ctx: *mut xdp_md) -> u32 {
     receive(ctx.cast())
 }
 
-/// Fills in the visit of the packet whose header is in the working room; returns 0, or its outcome if it is none, or what
-/// [`is_packet`] knows.
+/// Fills in the visit of the packet whose header is in the working room; returns 0, or its outcome if it is none.
 #[inline(always)]
 pub fn fill<F: Frame>(frame: &F, interface: u32) -> u32 {
     let Some(scratch) = maps::scratch() else { return Outcome::of(Verdict::BadIp).0 };
     // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
     let scratch = unsafe { &mut *scratch };
-    let Header { ip_at, at, len, .. } = scratch.header;
-    let header =
-        Header { ip_at: ip_at & MAX_OFFSET, at: at & MAX_OFFSET, len: len & 0xffff, ..scratch.header };
+    let header = bounded(&scratch.header);
     scratch.scene.interface = interface;
     let filled = header
         .segment(frame)
         .and_then(|segment| decide::fill(frame, &segment, &maps::NO_PACKET, &mut scratch.visit));
+    if spa::is_in_use() && scratch.is_packet {
+        // Neither a step nor a wrong knock, so that a flood of them costs no look-up of attempts.
+        scratch.visit.knock = None;
+    }
     match filled {
-        Ok(()) if may_be_packet(frame, &header, scratch) => {
-            // What has its length is neither a step nor a wrong knock, so that a flood of them costs no look-up of attempts.
-            scratch.visit.knock = None;
-            Outcome::PACKET
-        }
         Ok(()) => 0,
         Err(verdict) => Outcome::of(verdict).0,
     }
 }
 
-/// Returns whether the visit in the working room may be a packet of single packet authorization.
+/// Returns the header, which comes out of memory, within the bounds that the verifier is to know.
 #[inline(always)]
-fn may_be_packet<F: Frame>(frame: &F, header: &Header, scratch: &Scratch) -> bool {
-    constants::settings().flags() & Settings::SPA != 0
-        && scratch.visit.role.listens()
-        && scratch.visit.knock.is_some()
-        && find::may_be_packet(frame, header)
+pub fn bounded(header: &Header) -> Header {
+    let Header { ip_at, at, len, .. } = *header;
+    Header { ip_at: ip_at & MAX_OFFSET, at: at & MAX_OFFSET, len: len & 0xffff, ..*header }
 }
 
 /// Decides on the visit in the working room; returns the outcome.

@@ -1,18 +1,18 @@
 //! Single packet authorization: the packet out of the frame, its secret and rights out of the maps, and the grant.
 
-use core::{ffi::c_void, ptr};
+use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
     btf_maps::{Array, HashMap, PerCpuArray},
-    helpers::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    helpers::bpf_jiffies64,
     macros::btf_map,
 };
 use knock_common::{
-    abi::{Address, DoorRule, Grant, GrantKey, List},
+    abi::{Address, DoorRule, Grant, GrantKey, List, Proto, Settings},
     counter::Counter,
     decide::Tables,
     event::{Event, Kind, Via},
+    frame::Frame,
     spa::{
         abi::{
             FLOORS_ENTRIES, KEYS_ENTRIES, KeyId, KeyRule, RIGHTS_ENTRIES, Right, RightKey, ServerRule,
@@ -20,18 +20,13 @@ use knock_common::{
         },
         find,
         floor::{self, Floor},
-        packet::{Datagram, LENGTH, Request},
+        packet::{Datagram, Request, WORDS},
         sha256::Work,
         verdict::{self, REFUSALS, Refusal, Server},
     },
 };
 
-use crate::{
-    atomic, clock, constants,
-    events::Scene,
-    maps::{self, NO_PACKET},
-    publish,
-};
+use crate::{atomic, clock, constants, events::Scene, maps, program, publish};
 
 #[btf_map]
 static SPA_KEYS: HashMap<KeyId, KeyRule, KEYS_ENTRIES> = HashMap::new();
@@ -58,73 +53,114 @@ struct Room {
     request: Request,
     grant: GrantKey,
     port: u16,
+    /// The tick of the kernel's clock in which the cap of events was last found reached.
+    capped_tick: u64,
 }
 
-/// Judges the packet of the visit in the working room, at XDP.
+/// What [`sift`] finds: no packet of single packet authorization.
+pub const NO_PACKET: u32 = 0;
+/// One that passed the gate, to be judged further.
+pub const SIFTED: u32 = 1;
+/// One that is refused.
+pub const REFUSED: u32 = 2;
+
+/// Returns whether some door opens by single packets. A constant once loaded: else the verifier never sees the rest.
 #[inline(always)]
-pub fn receive(ctx: *mut xdp_md) {
-    if take_packet(ctx) == 0 {
-        judge_packet();
-    }
+pub fn is_in_use() -> bool {
+    constants::settings().flags() & Settings::SPA != 0
 }
 
-/// Does the same at TC.
+/// Looks whether the frame whose header is in the working room is a packet, and keeps out by the gate what was made without the
+/// secret, before anything else is asked of it. `copy` puts the datagram at an offset into its place.
 #[inline(always)]
-pub fn receive_tc(skb: *mut __sk_buff) {
-    if take_packet_tc(skb) == 0 {
-        judge_packet();
-    }
-}
-
-// Exported, as are those below, which makes them global functions to the verifier: gone through once, by themselves
-// (kernel commit 51c39bb1d5d1). One beside the other, since the stacks of all functions in a chain of calls are added up.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn take_packet(ctx: *mut xdp_md) -> u32 {
-    take(|at, place| {
-        // SAFETY: the place has `LENGTH` bytes; the helper checks the offset.
-        unsafe { bpf_xdp_load_bytes(ctx, at, place, LENGTH as u32) }
-    })
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn take_packet_tc(skb: *mut __sk_buff) -> u32 {
-    take(|at, place| {
-        // SAFETY: as at XDP.
-        unsafe { bpf_skb_load_bytes(skb.cast(), at, place, LENGTH as u32) }
-    })
-}
-
-/// Puts the packet into its room, by a helper that returns 0 once it is there; returns 0 then.
-#[inline(always)]
-fn take(load: impl FnOnce(u32, *mut c_void) -> i64) -> u32 {
-    let (Some(room), Some(scratch)) = (SPA_ROOM.get_ptr_mut(0), maps::scratch()) else { return 1 };
+pub fn sift<F: Frame>(
+    frame: &F,
+    interface: impl FnOnce() -> u32,
+    copy: impl FnOnce(usize, &mut [u64; WORDS]) -> bool,
+) -> u32 {
+    let (Some(room), Some(scratch)) = (SPA_ROOM.get_ptr_mut(0), maps::scratch()) else { return NO_PACKET };
+    // SAFETY: the working room is this CPU's own, and no other reference to it is alive.
+    let scratch = unsafe { &mut *scratch };
+    let header = program::bounded(&scratch.header);
+    let port = find::port(frame, &header).filter(|port| constants::role(Proto::Udp, *port).listens());
+    scratch.is_packet = port.is_some();
+    let Some(port) = port else { return NO_PACKET };
     // SAFETY: the entry is this CPU's own, and no other reference to it is alive.
     let room = unsafe { &mut *room };
-    // SAFETY: as above.
-    let scratch = unsafe { &*scratch };
-    room.scene = Scene { source: scratch.visit.source, ..scratch.scene };
-    room.port = scratch.visit.flow.local_port;
-    let place = room.datagram.bytes_mut().as_mut_ptr().cast();
-    u32::from(load(find::packet_at(&scratch.header) as u32, place) != 0)
+    room.port = port;
+    let is_there = copy(find::packet_at(&header), &mut room.datagram.words);
+    let outcome = if is_there { pass_gate(&room.datagram).map(|_| ()) } else { Err(Refusal::Malformed) };
+    let Err(refusal) = outcome else { return SIFTED };
+    count(u32::from(refusal.number()));
+    if let Some(now_ns) = event_time(room) {
+        let source = header.source(frame).unwrap_or_default();
+        room.scene = Scene { now_ns, source, interface: interface() };
+        tell_refusal(room, u32::from(refusal.number()));
+    }
+    REFUSED
+}
+
+/// Returns the rule of the secret that a datagram was made with, as the gate says.
+#[inline(always)]
+fn pass_gate(datagram: &Datagram) -> Result<&'static KeyRule, Refusal> {
+    if !datagram.is_known() {
+        return Err(Refusal::Malformed);
+    }
+    let rule = rule(datagram).ok_or(Refusal::UnknownKey)?;
+    if datagram.passes(rule) { Ok(rule) } else { Err(Refusal::BadGate) }
+}
+
+/// Returns the rule of the secret that a datagram claims to be made with.
+#[inline(always)]
+fn rule(datagram: &Datagram) -> Option<&'static KeyRule> {
+    let rule = SPA_KEYS.get_ptr(&datagram.key_id())?;
+    // SAFETY: the map belongs to this generation, which fills it before it is attached and never after.
+    Some(unsafe { &*rule })
+}
+
+/// Judges the packet of the visit in the working room, if there is one that passed the gate.
+#[inline(always)]
+pub fn receive(sifted: u32) {
+    if is_in_use() && sifted == SIFTED {
+        judge_packet();
+    }
 }
 
 /// Judges the packet in its room; returns 0 or the number of its refusal.
+// Exported, which makes it a global function to the verifier: gone through once, by itself (kernel commit 51c39bb1d5d1).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_packet() -> u32 {
-    let Some(room) = SPA_ROOM.get_ptr_mut(0) else { return 1 };
-    // SAFETY: the entry is this CPU's own; the caller's reference rests while this one is in use.
+    let (Some(room), Some(scratch)) = (SPA_ROOM.get_ptr_mut(0), maps::scratch()) else { return 1 };
+    // SAFETY: the entry is this CPU's own, and no other reference to it is alive.
     let room = unsafe { &mut *room };
-    room.scene.now_ns = clock::now_ns();
+    // SAFETY: as above; it is only read here.
+    let scratch = unsafe { &*scratch };
+    room.scene = Scene { now_ns: clock::now_ns(), source: scratch.visit.source, ..scratch.scene };
     let outcome = authenticate(room).and_then(|rule| admit(room, rule));
     let number = outcome.err().map_or(0, |refusal| u32::from(refusal.number()));
     count(number);
-    if number != 0 {
+    if number != 0 && event_time(room).is_some() {
         tell_refusal(room, number);
     }
     number
+}
+
+/// Returns the time, if the event of a refusal may be told of; counts it if not.
+// Reading the clock and the budget that all CPUs share is dear to a flood, so one answer is good for a tick (`jiffies`, 1 to 10 ms).
+#[inline(always)]
+fn event_time(room: &mut Room) -> Option<u64> {
+    // SAFETY: the helper takes no argument and has no precondition.
+    let tick = unsafe { bpf_jiffies64() };
+    if room.capped_tick != tick {
+        let now_ns = clock::now_ns();
+        if maps::admit_event(now_ns) {
+            return Some(now_ns);
+        }
+        room.capped_tick = tick;
+    }
+    maps::count(Counter::EventCapped);
+    None
 }
 
 #[inline(always)]
@@ -136,19 +172,8 @@ fn count(number: u32) {
 
 #[inline(always)]
 fn authenticate(room: &mut Room) -> Result<&'static KeyRule, Refusal> {
-    if !room.datagram.is_known() {
-        return Err(Refusal::Malformed);
-    }
-    let rule = SPA_KEYS.get_ptr(&room.datagram.key_id()).ok_or(Refusal::UnknownKey)?;
-    // SAFETY: the map belongs to this generation, which fills it before it is attached and never after.
-    let rule = unsafe { &*rule };
-    if !room.datagram.passes(rule) {
-        return Err(Refusal::BadGate);
-    }
-    if !room.datagram.is_authentic(rule, &mut room.work) {
-        return Err(Refusal::BadCode);
-    }
-    Ok(rule)
+    let rule = rule(&room.datagram).ok_or(Refusal::UnknownKey)?;
+    if room.datagram.is_authentic(rule, &mut room.work) { Ok(rule) } else { Err(Refusal::BadCode) }
 }
 
 /// Decides on an authentic packet, and lets in whom it asks for.
@@ -203,11 +228,11 @@ pub fn claim_floor(id: &KeyId, counter: u64) -> bool {
 /// Returns whether the door is there at the destination, and for the sender.
 #[inline(always)]
 fn is_open_here(right: &Right, id: u64) -> bool {
-    let Some(door) = NO_PACKET.door(right.door).filter(|door| door.id == id) else { return false };
+    let Some(door) = maps::NO_PACKET.door(right.door).filter(|door| door.id == id) else { return false };
     // The addresses are those of the visit in the working room.
     let any = Address::default();
-    (!door.has(DoorRule::FROM) || NO_PACKET.is_listed(List::From, right.door, &any))
-        && (!door.has(DoorRule::TO) || NO_PACKET.is_listed(List::To, right.door, &any))
+    (!door.has(DoorRule::FROM) || maps::NO_PACKET.is_listed(List::From, right.door, &any))
+        && (!door.has(DoorRule::TO) || maps::NO_PACKET.is_listed(List::To, right.door, &any))
 }
 
 /// Gives the grant; returns when it ends, or 0 for want of room.
@@ -233,13 +258,9 @@ fn tell(room: &Room, until_ns: u64) {
     push(Event { until_ns, source: room.grant.source, door: room.grant.door, ..event(room, kind) });
 }
 
-/// Tells of a refusal, unless the cap is reached.
+/// Tells of a refusal.
 #[inline(never)]
 fn tell_refusal(room: &Room, number: u32) {
-    if !maps::admit_event(room.scene.now_ns) {
-        maps::count(Counter::EventCapped);
-        return;
-    }
     let [reason, ..] = number.to_le_bytes();
     let is_by_time = matches!(Refusal::from_number(reason), Some(Refusal::Stale | Refusal::Future));
     let until_ns = if is_by_time { room.request.counter } else { 0 };

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_skb_pull_data,
+    helpers::{bpf_skb_load_bytes, bpf_skb_pull_data},
     macros::classifier,
     programs::TcContext,
 };
@@ -10,6 +10,7 @@ use knock_common::{
     abi::ABI_VERSION,
     frame::{Frame, MAX_OFFSET},
     parse::{self, Header},
+    spa::packet::{LENGTH, WORDS},
     talk,
     verdict::Verdict,
 };
@@ -53,19 +54,32 @@ fn arrive(ctx: &TcContext, has_link: bool) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let frame = TcFrame::new(ctx);
-    let outcome = program::judge(&frame, header(ctx, &frame, has_link), || match visit_tc(ctx.skb.skb) {
-        0 => consider_tc(ctx.skb.skb),
-        found if program::is_packet(found) => {
-            spa::receive_tc(ctx.skb.skb);
-            consider_tc(ctx.skb.skb)
+    let outcome = program::judge(&frame, header(ctx, &frame, has_link), || {
+        let sifted = if spa::is_in_use() { sift_tc(ctx.skb.skb) } else { spa::NO_PACKET };
+        if program::passes_by(sifted) {
+            return program::PASSED_BY;
         }
-        refused => refused,
+        let found = visit_tc(ctx.skb.skb);
+        if found != 0 {
+            return found;
+        }
+        spa::receive(sifted);
+        consider_tc(ctx.skb.skb)
     });
     maps::count_number(outcome.counter());
     if outcome.is_passed() { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
-/// Does [`program::fill`], as at XDP.
+/// Does [`spa::sift`], as at XDP.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sift_tc(skb: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(skb);
+    let frame = TcFrame { ctx: &ctx };
+    spa::sift(&frame, || ctx_interface(&ctx), |at, place| frame.copy_datagram(at, place))
+}
+
+/// Does [`program::fill`], likewise.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn visit_tc(skb: *mut __sk_buff) -> u32 {
@@ -167,6 +181,17 @@ impl<'a> TcFrame<'a> {
             let _ = unsafe { bpf_skb_pull_data(ctx.skb.skb, wanted) };
         }
         Self { ctx }
+    }
+
+    /// Puts the datagram at an offset into its place; returns whether it is all there, in one piece or several.
+    #[inline(always)]
+    fn copy_datagram(&self, at: usize, place: &mut [u64; WORDS]) -> bool {
+        if frame::copy_datagram(self.ctx.data(), self.ctx.data_end(), at, place) {
+            return true;
+        }
+        let skb = self.ctx.skb.skb.cast();
+        // SAFETY: the place has more than `LENGTH` bytes; the helper checks the offset.
+        unsafe { bpf_skb_load_bytes(skb, at as u32, place.as_mut_ptr().cast(), LENGTH as u32) == 0 }
     }
 }
 

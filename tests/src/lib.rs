@@ -7,6 +7,7 @@ pub mod client;
 pub mod corpus;
 pub mod daemon;
 pub mod dialogue;
+pub mod empty;
 pub mod flood;
 pub mod foreign;
 pub mod gate;

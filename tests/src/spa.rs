@@ -9,6 +9,7 @@ use aya::{
 };
 use knock_common::{
     abi::{Address, Grant, GrantKey, PORTS, Role, Settings, mapped},
+    counter::Counter,
     door::door_id,
     event::{Event, Kind},
     names,
@@ -21,6 +22,8 @@ use knock_common::{
     verdict::{Action, Mode},
 };
 use knock_user::{
+    clock,
+    generation::Generation,
     hook::{Header, Hook},
     loader::{Gate, Options},
     wire::Wire,
@@ -67,6 +70,7 @@ pub struct Spa {
     wall: Array<MapData, Wire<WallClock>>,
     floors: HashMap<MapData, KeyId, u64>,
     counts: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
     grants: HashMap<MapData, Wire<GrantKey>, Wire<Grant>>,
     events: RingBuf<MapData>,
     /// The secret, which may open `ssh` for at most a minute.
@@ -81,14 +85,23 @@ impl Spa {
 
     /// Does the same for a program of any place.
     pub fn load_program(mode: Mode, flags: u8, program: &'static str) -> Self {
-        let mut generation = compile(CONFIG);
-        generation.settings.mode = mode.number();
-        generation.settings.flags |= Settings::SPA;
-        for port in [PORT, OTHER_PORT] {
-            generation.port_roles[PORTS + usize::from(port)].0 |= Role::LISTENS;
-        }
+        let generation = generation(mode);
         let options = Options { test_clock: true, programs: BTreeSet::from([program]), ..Options::default() };
-        let mut gate = Gate::load(&generation, &options).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::load_with(&generation, flags, &options)
+    }
+
+    /// Loads the program on the real clock; as many events a second are told of as this says.
+    pub fn load_live(mode: Mode, events: u32) -> Self {
+        let mut generation = generation(mode);
+        generation.settings.events = events;
+        let mut spa = Self::load_with(&generation, 0, &Options::default());
+        spa.look_at_clock(clock::now_ns(), BOOT);
+        spa
+    }
+
+    fn load_with(generation: &Generation, flags: u8, options: &Options<'_>) -> Self {
+        let mode = Mode::from_number(generation.settings.mode);
+        let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
         let key = SpaKey::new(&[0x42; 32]);
         let mut keys: HashMap<_, KeyId, Wire<KeyRule>> = take(ebpf, names::SPA_KEYS);
@@ -105,6 +118,7 @@ impl Spa {
             wall: take(ebpf, names::SPA_CLOCK),
             floors: take(ebpf, names::SPA_FLOORS),
             counts: take(ebpf, names::SPA_COUNTS),
+            counters: take(ebpf, names::COUNTERS),
             grants: take(ebpf, names::GRANTS),
             events: take(ebpf, names::EVENTS),
             gate,
@@ -231,6 +245,11 @@ impl Spa {
         self.gate.program().expect("the program")
     }
 
+    /// Returns a counter of the program as a whole.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(&(counter as u32), 0).expect("a counter").iter().sum()
+    }
+
     fn sum(&self, number: u32) -> u64 {
         self.counts.get(&number, 0).expect("a counter").iter().sum()
     }
@@ -257,6 +276,16 @@ fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     datagram.truncate(8);
     datagram.extend(payload);
     datagram
+}
+
+fn generation(mode: Mode) -> Generation {
+    let mut generation = compile(CONFIG);
+    generation.settings.mode = mode.number();
+    generation.settings.flags |= Settings::SPA;
+    for port in [PORT, OTHER_PORT] {
+        generation.port_roles[PORTS + usize::from(port)].0 |= Role::LISTENS;
+    }
+    generation
 }
 
 fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> M {

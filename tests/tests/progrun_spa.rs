@@ -1,9 +1,10 @@
 //! Single packets against the real program: each is accepted once, by what it says alone, and whatever else is refused.
 
-use std::{sync::Barrier, thread};
+use std::{sync::Barrier, thread, time::Instant};
 
 use knock_common::{
     abi::mapped,
+    counter::Counter,
     door::door_id,
     names,
     spa::{
@@ -55,6 +56,7 @@ in_each_mode! {
     a_port_that_the_door_does_not_listen_on_is_no_way_in,
     where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other,
     at_tc_it_opens_its_door_once_as_well,
+    a_flood_of_refusals_is_counted_exactly_and_told_of_within_the_cap,
 }
 
 fn a_packet_opens_its_door_for_its_sender(mode: Mode) {
@@ -275,6 +277,26 @@ fn where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other(mo
     spa.send(Datagram::EMPTY.bytes());
     spa.send_frame(&syn(SENDER, 7101));
     assert_eq!((spa.grants(), spa.refused(Refusal::Malformed)), (0, 1), "where somebody does it is no step");
+}
+
+fn a_flood_of_refusals_is_counted_exactly_and_told_of_within_the_cap(mode: Mode) {
+    const EACH: u64 = 2000;
+    let mut spa = Spa::load_live(mode, 100);
+    let right = spa.seal(&spa.request());
+    let stranger = Datagram::seal(&spa.request(), &SpaKey::new(&[1; 32])).bytes().to_vec();
+    let began = Instant::now();
+    for _ in 0..EACH {
+        spa.send(&changed(&right, 20));
+        spa.send(&changed(&right, 70));
+        spa.send(&stranger);
+    }
+    let windows = 2 + began.elapsed().as_secs();
+
+    let refused = [Refusal::BadGate, Refusal::BadCode, Refusal::UnknownKey].map(|one| spa.refused(one));
+    assert_eq!(refused, [EACH; 3]);
+    let told = spa.told().len() as u64;
+    assert!((100..=100 * windows).contains(&told), "{told} in {windows} windows");
+    assert_eq!(told + spa.counter(Counter::EventCapped), 3 * EACH);
 }
 
 fn at_tc_it_opens_its_door_once_as_well(mode: Mode) {

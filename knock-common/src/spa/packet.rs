@@ -1,6 +1,9 @@
 //! The datagram: fields in network byte order, the gate's tag and the code behind them.
 
-use siphasher::sip::SipHasher24;
+use core::hash::Hasher as _;
+
+use bytemuck::{Pod, Zeroable};
+use siphasher::sip::SipHasher13;
 
 use super::{
     abi::{KeyId, KeyRule},
@@ -11,6 +14,8 @@ use crate::abi::Address;
 
 /// Bytes of the datagram; any other length is no packet.
 pub const LENGTH: usize = 78;
+/// Words that it takes.
+pub const WORDS: usize = 10;
 /// Bytes that the gate's tag and the code cover: all that means anything, and one padded block of SHA-256 at most.
 pub const COVERED: usize = 54;
 /// Version that this page speaks: the first byte.
@@ -41,22 +46,25 @@ pub struct Request {
     pub source: Option<Address>,
 }
 
-/// A datagram of the right length, aligned so that it is read by words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
+/// A datagram of the right length, as the words that it is read by: by bytes it would cost a multiple, since the target of
+/// the kernel program reads nothing at once that may be unaligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Datagram {
-    bytes: [u8; LENGTH],
+    /// Its bytes as they come, eight a word; the last two are zero.
+    pub words: [u64; WORDS],
 }
 
 impl Datagram {
     /// A datagram of zeros, which is no packet.
-    pub const EMPTY: Self = Self { bytes: [0; LENGTH] };
+    pub const EMPTY: Self = Self { words: [0; WORDS] };
 
     /// Takes the bytes.
     #[must_use]
-    #[inline(always)]
-    pub const fn new(bytes: [u8; LENGTH]) -> Self {
-        Self { bytes }
+    pub fn new(bytes: [u8; LENGTH]) -> Self {
+        let mut datagram = Self::EMPTY;
+        datagram.put(0, bytes);
+        datagram
     }
 
     /// Makes the packet of a request under a secret.
@@ -81,23 +89,15 @@ impl Datagram {
 
     /// Returns the bytes to send.
     #[must_use]
-    #[inline(always)]
-    pub const fn bytes(&self) -> &[u8; LENGTH] {
-        &self.bytes
-    }
-
-    /// Returns the place for the bytes of a packet that arrives.
-    #[must_use]
-    #[inline(always)]
-    pub const fn bytes_mut(&mut self) -> &mut [u8; LENGTH] {
-        &mut self.bytes
+    pub fn bytes(&self) -> &[u8; LENGTH] {
+        bytemuck::bytes_of(self).first_chunk().unwrap_or(&[0; LENGTH])
     }
 
     /// Returns whether it is of a version and has flags that are known here.
     #[must_use]
     #[inline(always)]
     pub fn is_known(&self) -> bool {
-        let [version, flags] = self.field(0);
+        let [version, flags, ..] = self.eight(0);
         version == VERSION && flags & !ANY_SOURCE == 0
     }
 
@@ -105,15 +105,15 @@ impl Datagram {
     #[must_use]
     #[inline(always)]
     pub fn key_id(&self) -> KeyId {
-        self.field(KEY_AT)
+        self.eight(KEY_AT)
     }
 
-    /// Returns whether it passes the gate of a secret: SipHash-2-4, which costs a tenth of the code.
+    /// Returns whether it passes the gate of a secret: SipHash-1-3, which costs a fortieth of the code.
     #[must_use]
     #[inline(always)]
     pub fn passes(&self, rule: &KeyRule) -> bool {
         // One comparison of two words: its time tells nothing of where they differ.
-        self.gate(&rule.gate) == u64::from_le_bytes(self.field(GATE_AT))
+        self.gate(&rule.gate) == u64::from_le_bytes(self.eight(GATE_AT))
     }
 
     /// Returns whether its code is the one of a secret; `work` is room for it.
@@ -123,12 +123,7 @@ impl Datagram {
         self.fill(&mut work.words);
         rule.code.code_of_block(work);
         let [a, b, c, d, ..] = work.state;
-        let [e, f, g, h]: [u32; 4] = [
-            u32::from_be_bytes(self.field(CODE_AT)),
-            u32::from_be_bytes(self.field(CODE_AT + 4)),
-            u32::from_be_bytes(self.field(CODE_AT + 8)),
-            u32::from_be_bytes(self.field(CODE_AT + 12)),
-        ];
+        let ([e, f], [g, h]) = (two(self.eight(CODE_AT)), two(self.eight(CODE_AT + 8)));
         // All differences together: the time tells nothing of where they are.
         ((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0
     }
@@ -137,53 +132,88 @@ impl Datagram {
     #[must_use]
     #[inline(always)]
     pub fn request(&self) -> Request {
-        let [_, flags] = self.field(0);
+        let [_, flags, a, b, c, d, ..] = self.eight(0);
         Request {
-            seconds: u32::from_be_bytes(self.field(2)),
-            door: u64::from_be_bytes(self.field(DOOR_AT)),
-            counter: u64::from_be_bytes(self.field(COUNTER_AT)),
-            server: u64::from_be_bytes(self.field(SERVER_AT)),
-            source: if flags & ANY_SOURCE == 0 { Some(self.field(SOURCE_AT)) } else { None },
+            seconds: u32::from_be_bytes([a, b, c, d]),
+            door: u64::from_be_bytes(self.eight(DOOR_AT)),
+            counter: u64::from_be_bytes(self.eight(COUNTER_AT)),
+            server: u64::from_be_bytes(self.eight(SERVER_AT)),
+            source: if flags & ANY_SOURCE == 0 { Some(self.source()) } else { None },
         }
     }
 
     #[inline(always)]
-    fn gate(&self, [low, high]: &[u64; 2]) -> u64 {
-        SipHasher24::new_with_keys(*low, *high).hash(self.covered())
+    fn source(&self) -> Address {
+        let [a, b, c, d, e, f, g, h] = self.eight(SOURCE_AT);
+        let [i, j, k, l, m, n, o, p] = self.eight(SOURCE_AT + 8);
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     #[inline(always)]
+    fn gate(&self, [low, high]: &[u64; 2]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(*low, *high);
+        let [first, second, third, fourth, fifth, sixth, last, ..] = self.words;
+        // One by one: a loop stays a loop in the kernel program.
+        hasher.write_u64(first);
+        hasher.write_u64(second);
+        hasher.write_u64(third);
+        hasher.write_u64(fourth);
+        hasher.write_u64(fifth);
+        hasher.write_u64(sixth);
+        let [a, b, c, d, e, f, ..] = last.to_ne_bytes();
+        hasher.write_u32(u32::from_ne_bytes([a, b, c, d]));
+        hasher.write_u16(u16::from_ne_bytes([e, f]));
+        hasher.finish()
+    }
+
     fn covered(&self) -> &[u8] {
-        self.bytes.first_chunk::<COVERED>().map_or(&[], |covered| covered)
+        self.bytes().first_chunk::<COVERED>().map_or(&[], |covered| covered)
     }
 
     /// Fills in the padded block of SHA-256 that the covered bytes are.
     #[inline(always)]
     fn fill(&self, words: &mut [u32; 16]) {
-        let (whole, _) = self.bytes.as_chunks::<4>();
-        for (word, bytes) in words.iter_mut().zip(whole).take(COVERED / 4) {
-            *word = u32::from_be_bytes(*bytes);
+        let (pairs, _) = words.as_chunks_mut::<2>();
+        for (pair, word) in pairs.iter_mut().zip(self.words) {
+            *pair = two(word.to_ne_bytes());
         }
-        let [high, low] = self.field(COVERED - 2);
         let [.., last, zero, length] = words;
-        *last = u32::from_be_bytes([high, low, 0x80, 0]);
+        *last = *last & 0xffff_0000 | 0x8000;
         *zero = 0;
         *length = CODE_BITS;
     }
 
+    /// Returns the eight bytes at an offset.
     #[inline(always)]
-    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
-        bytes.copied().unwrap_or([0; N])
+    fn eight(&self, at: usize) -> [u8; 8] {
+        let word = |index: usize| u64::from_le(self.words.get(index).copied().unwrap_or(0));
+        let index = at >> 3;
+        let [low, high] = [word(index), word(index.wrapping_add(1))];
+        // All fields are at even offsets, asserted below.
+        match at & 7 {
+            0 => low,
+            2 => low >> 16 | high << 48,
+            4 => low >> 32 | high << 32,
+            _ => low >> 48 | high << 16,
+        }
+        .to_le_bytes()
     }
 
     fn put<const N: usize>(&mut self, at: usize, field: [u8; N]) {
-        if let Some(place) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
+        let bytes = bytemuck::bytes_of_mut(self);
+        if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
             *place = field;
         }
     }
 }
 
+/// Returns the two big-endian numbers that eight bytes are.
+#[inline(always)]
+const fn two([a, b, c, d, e, f, g, h]: [u8; 8]) -> [u32; 2] {
+    [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
+}
+
 /// Bits of the message of the code: the key's block and the covered bytes.
 const CODE_BITS: u32 = (64 + 54) * 8;
-const _: () = assert!(COVERED == 54 && COVERED / 4 == 13 && CODE_AT + 16 == LENGTH);
+const _: () = assert!(COVERED == 54 && GATE_AT == COVERED && CODE_AT + 16 == LENGTH);
+const _: () = assert!((KEY_AT | DOOR_AT | COUNTER_AT | SERVER_AT | SOURCE_AT | GATE_AT | CODE_AT) & 1 == 0);
