@@ -399,7 +399,7 @@ fn find_reply<T: Tables>(flow: &FlowKey, tables: &T, access: &mut Access) -> boo
 
 /// Returns whether the source's knocks are not judged: the verdict on its packets is the same, but they lead nowhere.
 #[inline(always)]
-fn is_banned<T: Tables>(source: &Address, tables: &T) -> bool {
+pub fn is_banned<T: Tables>(source: &Address, tables: &T) -> bool {
     tables.has_bans() && tables.ban_until_ns(source).is_some_and(|until_ns| tables.now_ns() <= until_ns)
 }
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use knock_common::{
     abi::{Address, DoorRule, Grant, GrantKey, List, Proto, Settings},
     counter::Counter,
-    decide::Tables,
+    decide::{self, Tables},
     event::{Event, Kind, Via},
     frame::Frame,
     spa::{
@@ -184,6 +184,10 @@ fn admit(room: &mut Room, rule: &KeyRule) -> Result<(), Refusal> {
     let server = server(room.scene.now_ns).ok_or(Refusal::NoClock)?;
     let source = verdict::beneficiary(&room.request, rule, &server, &room.scene.source)?;
     room.grant = GrantKey { source, door: room.request.door };
+    let is_banned = |source| decide::is_banned(source, &maps::NO_PACKET);
+    if is_banned(&room.scene.source) || is_banned(&room.grant.source) {
+        return Err(Refusal::Banned);
+    }
     let asked = RightKey { key: id, door: room.request.door };
     // SAFETY: the map belongs to this generation, which fills it before it is attached and never after.
     let right = unsafe { SPA_RIGHTS.get(&asked) }.ok_or(Refusal::NotAllowed)?;

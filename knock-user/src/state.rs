@@ -226,6 +226,7 @@ pub fn packet_counters() -> impl Iterator<Item = (&'static str, &'static str)> +
         "spa_stale",
         "spa_future",
         "spa_replayed",
+        "spa_banned",
     ];
     let refused = NAMES.into_iter().zip(REFUSALS).map(|(name, refusal)| (name, refusal.name()));
     [("spa_accepted", "accepted")].into_iter().chain(refused)

@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, TestRun as _, TestRunOptions, Xdp},
 };
 use knock_common::{
-    abi::{Address, Grant, GrantKey, PORTS, Role, Settings, mapped},
+    abi::{Address, Ban, Grant, GrantKey, PORTS, Role, Settings, mapped},
     counter::Counter,
     door::door_id,
     event::{Event, Kind},
@@ -72,6 +72,8 @@ pub struct Spa {
     counts: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     grants: HashMap<MapData, Wire<GrantKey>, Wire<Grant>>,
+    bans: HashMap<MapData, Wire<Address>, Wire<Ban>>,
+    bans_in_use: Array<MapData, u64>,
     events: RingBuf<MapData>,
     /// The secret, which may open `ssh` for at most a minute.
     pub key: SpaKey,
@@ -120,6 +122,8 @@ impl Spa {
             counts: take(ebpf, names::SPA_COUNTS),
             counters: take(ebpf, names::COUNTERS),
             grants: take(ebpf, names::GRANTS),
+            bans: take(ebpf, names::BANS),
+            bans_in_use: take(ebpf, names::BANS_IN_USE),
             events: take(ebpf, names::EVENTS),
             gate,
             mode,
@@ -139,6 +143,12 @@ impl Spa {
     /// Tells the kernel of the wall clock, as the daemon does.
     pub fn look_at_clock(&mut self, seen_ns: u64, offset_ns: u64) {
         self.wall.set(0, Wire(WallClock { offset_ns, seen_ns, since_ns: 0 }), 0).expect("an array");
+    }
+
+    /// Bans an address until a time.
+    pub fn ban(&mut self, source: Address, until_ns: u64) {
+        self.bans.insert(Wire(source), Wire(Ban { until_ns, since_ns: 0 }), 0).expect("room");
+        self.bans_in_use.set(0, 1, 0).expect("an array");
     }
 
     /// What asks for `ssh`, now, for its sender by name.

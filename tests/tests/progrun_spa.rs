@@ -56,6 +56,7 @@ in_each_mode! {
     a_port_that_the_door_does_not_listen_on_is_no_way_in,
     where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other,
     at_tc_it_opens_its_door_once_as_well,
+    a_ban_refuses_what_comes_from_its_source_and_what_would_let_it_in,
     a_flood_of_refusals_is_counted_exactly_and_told_of_within_the_cap,
 }
 
@@ -297,6 +298,26 @@ fn a_flood_of_refusals_is_counted_exactly_and_told_of_within_the_cap(mode: Mode)
     let told = spa.told().len() as u64;
     assert!((100..=100 * windows).contains(&told), "{told} in {windows} windows");
     assert_eq!(told + spa.counter(Counter::EventCapped), 3 * EACH);
+}
+
+fn a_ban_refuses_what_comes_from_its_source_and_what_would_let_it_in(mode: Mode) {
+    for (banned, until_ns, is_refused) in [
+        (SENDER, START, true),
+        (SENDER, START - 1, false),
+        (OTHER, u64::MAX, true),
+        ([198, 51, 100, 8], u64::MAX, false),
+    ] {
+        let mut spa = Spa::load(mode, KeyRule::OTHER_SOURCE);
+        spa.ban(mapped(banned), until_ns);
+        let packet = spa.seal(&Request { source: Some(mapped(OTHER)), ..spa.request() });
+
+        spa.send(&packet);
+
+        let accepted = u64::from(!is_refused);
+        assert_eq!((spa.accepted(), spa.refused(Refusal::Banned)), (accepted, 1 - accepted), "{banned:?}");
+        assert_eq!(spa.grant_until(mapped(OTHER)).is_some(), !is_refused);
+        assert_eq!(spa.floor() != 0, !is_refused, "what is refused spends nothing");
+    }
 }
 
 fn at_tc_it_opens_its_door_once_as_well(mode: Mode) {

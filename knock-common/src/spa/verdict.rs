@@ -36,10 +36,12 @@ pub enum Refusal {
     Future = 10,
     /// Not above the highest counter that was accepted.
     Replayed = 11,
+    /// Who sends it is banned, or who is to be let in.
+    Banned = 12,
 }
 
 /// All refusals, in the order of their numbers.
-pub const REFUSALS: [Refusal; 11] = [
+pub const REFUSALS: [Refusal; 12] = [
     Refusal::Malformed,
     Refusal::UnknownKey,
     Refusal::BadGate,
@@ -51,6 +53,7 @@ pub const REFUSALS: [Refusal; 11] = [
     Refusal::Stale,
     Refusal::Future,
     Refusal::Replayed,
+    Refusal::Banned,
 ];
 
 impl Refusal {
@@ -69,6 +72,7 @@ impl Refusal {
             Self::Stale => "stale",
             Self::Future => "future",
             Self::Replayed => "replayed",
+            Self::Banned => "banned",
         }
     }
 
@@ -94,6 +98,7 @@ impl Refusal {
             Self::Stale => 9,
             Self::Future => 10,
             Self::Replayed => 11,
+            Self::Banned => 12,
         }
     }
 }
