@@ -18,7 +18,7 @@ pub const MAX_SLOTS: usize = 8;
 pub const MAX_ACCEPTED: usize = 16;
 /// Most distinct sets of doors that ports can have.
 pub const MAX_PORT_DOORS: usize = 2048;
-/// Most `allow`, `from` and `to` prefixes together.
+/// Most `allow`, `from` and `to` prefixes together, those of keys included.
 pub const MAX_PREFIXES: usize = 4096;
 /// Sources with a first step that are remembered at once.
 pub const FIRST_ATTEMPTS_ENTRIES: usize = 65_536;
@@ -438,6 +438,8 @@ pub enum List {
     From,
     /// Destinations for which a door exists.
     To,
+    /// Sources that a key of single packets may open for.
+    Key,
 }
 
 impl List {
@@ -449,6 +451,7 @@ impl List {
             Self::Allow => 1,
             Self::From => 2,
             Self::To => 4,
+            Self::Key => 8,
         }
     }
 
@@ -460,6 +463,7 @@ impl List {
             Self::Allow => 1,
             Self::From => 2,
             Self::To => 3,
+            Self::Key => 4,
         }
     }
 }
@@ -470,12 +474,10 @@ impl List {
 pub struct PrefixKey {
     /// [`List`] as a number.
     pub list: u8,
-    /// Door number; 0 for the allow list.
-    pub door: u8,
     /// 4 or 6, so that a prefix of one family holds no address of the other.
     pub family: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// Number of the door or the key; 0 for the allow list.
+    pub owner: u16,
     /// The address.
     pub address: Address,
 }
@@ -484,9 +486,9 @@ impl PrefixKey {
     /// Returns the key for an address in a list, given by [`List::number`].
     #[must_use]
     #[inline(always)]
-    pub fn new(list: u8, door: u8, address: &Address) -> Self {
+    pub fn new(list: u8, owner: u16, address: &Address) -> Self {
         let family = if is_mapped(address) { 4 } else { 6 };
-        Self { list, door, family, _pad: 0, address: *address }
+        Self { list, family, owner, address: *address }
     }
 
     /// Bits before the address.

@@ -404,10 +404,15 @@ pub extern "C" fn look_up_prefix(list: u32, door: u32, is_leaving: u32) -> u32 {
     // SAFETY: the entry is this CPU's own, and the caller's reference to the visit only reads it.
     let visit = unsafe { &*visit };
     let [list, ..] = list.to_le_bytes();
-    let [door, ..] = door.to_le_bytes();
+    let [low, high, ..] = door.to_le_bytes();
     let address = if list == List::To.number() { &visit.destination } else { &visit.source };
-    let data = PrefixKey::new(list, door, address);
-    u32::from(PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, data)).is_some())
+    u32::from(is_in_prefix(list, u16::from_le_bytes([low, high]), address))
+}
+
+/// Returns whether a list, by its number, holds an address for its owner.
+#[inline(always)]
+pub fn is_in_prefix(list: u8, owner: u16, address: &Address) -> bool {
+    PREFIXES.get(&Key::new(PrefixKey::ALL_BITS, PrefixKey::new(list, owner, address))).is_some()
 }
 
 /// Returns the visit in the working room, or in the room of the outgoing packet.

@@ -191,7 +191,7 @@ fn admit(room: &mut Room, rule: &KeyRule) -> Result<(), Refusal> {
     let asked = RightKey { key: id, door: room.request.door };
     // SAFETY: the map belongs to this generation, which fills it before it is attached and never after.
     let right = unsafe { SPA_RIGHTS.get(&asked) }.ok_or(Refusal::NotAllowed)?;
-    if right.port != room.port || !is_open_here(right, room.request.door) {
+    if right.port != room.port || !is_open_here(right, room.request.door) || !is_within(room, rule, right) {
         return Err(Refusal::NotAllowed);
     }
     verdict::check_time(room.request.counter, &server)?;
@@ -237,6 +237,27 @@ fn is_open_here(right: &Right, id: u64) -> bool {
     let any = Address::default();
     (!door.has(DoorRule::FROM) || maps::NO_PACKET.is_listed(List::From, right.door, &any))
         && (!door.has(DoorRule::TO) || maps::NO_PACKET.is_listed(List::To, right.door, &any))
+}
+
+/// Returns whether the key and the door may be opened for whom the packet is for, by their prefixes.
+#[inline(always)]
+fn is_within(room: &Room, rule: &KeyRule, right: &Right) -> bool {
+    let has_from = maps::NO_PACKET.door(right.door).is_some_and(|door| door.has(DoorRule::FROM));
+    (!has_from || is_for(room, List::From, u16::from(right.door)))
+        && (!rule.has(KeyRule::FROM) || is_for(room, List::Key, rule.number))
+}
+
+/// Returns whether a list holds whom the packet is for.
+#[inline(always)]
+fn is_for(room: &Room, list: List, owner: u16) -> bool {
+    // Constant once loaded: without such a list the verifier never sees the rest.
+    constants::settings().lists() & list.bit() != 0 && look_up_beneficiary(room, list.number(), owner)
+}
+
+// Not inlined: its key has a stack of its own.
+#[inline(never)]
+fn look_up_beneficiary(room: &Room, list: u8, owner: u16) -> bool {
+    maps::is_in_prefix(list, owner, &room.grant.source)
 }
 
 /// Gives the grant; returns when it ends, or 0 for want of room.

@@ -403,32 +403,31 @@ fn lists(config: &Config) -> u8 {
         (List::Allow, !config.allow.is_empty()),
         (List::From, config.doors.iter().any(|door| !door.from.is_empty())),
         (List::To, config.doors.iter().any(|door| !door.to.is_empty())),
+        (List::Key, config.keys.iter().any(|key| !key.from.is_empty())),
     ];
     is_used.iter().filter(|(_, is_used)| *is_used).fold(0, |bits, (list, _)| bits | list.bit())
 }
 
 fn prefixes(config: &Config) -> Vec<(u32, PrefixKey)> {
     let allow = config.allow.iter().map(|net| prefix(List::Allow, 0, net));
-    let of_doors = config.doors.iter().zip(0_u8..).flat_map(|(door, number)| {
+    let of_doors = config.doors.iter().zip(0_u16..).flat_map(|(door, number)| {
         let from = door.from.iter().map(move |net| prefix(List::From, number, net));
         let to = door.to.iter().map(move |net| prefix(List::To, number, net));
         from.chain(to)
     });
-    allow.chain(of_doors).collect()
+    let keys = config.keys.iter().zip(0_u16..);
+    let of_keys =
+        keys.flat_map(|(key, number)| key.from.iter().map(move |net| prefix(List::Key, number, net)));
+    allow.chain(of_doors).chain(of_keys).collect()
 }
 
-fn prefix(list: List, door: u8, net: &IpNet) -> (u32, PrefixKey) {
+fn prefix(list: List, owner: u16, net: &IpNet) -> (u32, PrefixKey) {
     let (address, before) = match net.network() {
         IpAddr::V4(address) => (mapped(address.octets()), 96),
         IpAddr::V6(address) => (address.octets(), 0),
     };
-    let key = PrefixKey {
-        list: list.number(),
-        door,
-        family: if net.addr().is_ipv4() { 4 } else { 6 },
-        _pad: 0,
-        address,
-    };
+    let key =
+        PrefixKey { list: list.number(), family: if net.addr().is_ipv4() { 4 } else { 6 }, owner, address };
     (PrefixKey::FIXED_BITS + before + u32::from(net.prefix_len()), key)
 }
 

@@ -7,7 +7,10 @@ use knock_common::{
     spa::abi::{KeyId, KeyRule, Right, RightKey, ServerRule},
 };
 
-use crate::config::{Config, Door, spa::Key};
+use crate::config::{
+    Config, Door,
+    spa::{Key, Secret},
+};
 
 /// What a generation knows of single packets.
 #[derive(Clone, Default)]
@@ -35,9 +38,10 @@ impl Spa {
             identity: door_id(server.identity.as_bytes()),
             window_ns: nanoseconds(server.window),
         });
-        let secrets =
-            config.keys.iter().flat_map(|key| key.secrets.iter().map(move |secret| (key, &secret.0)));
-        let keys = secrets.map(|(key, secret)| (secret.id(), KeyRule { flags: flags(key), ..secret.rule() }));
+        let keys = config.keys.iter().zip(0_u16..).flat_map(|(key, number)| {
+            let rule = move |secret: &Secret| KeyRule { flags: flags(key), number, ..secret.0.rule() };
+            key.secrets.iter().map(move |secret| (secret.0.id(), rule(secret)))
+        });
         let numbered = config.doors.iter().zip(0_u8..);
         Self {
             keys: keys.collect(),
@@ -48,7 +52,11 @@ impl Spa {
 }
 
 fn flags(key: &Key) -> u8 {
-    let flags = [(key.nat, KeyRule::ANY_SOURCE), (key.any_address, KeyRule::OTHER_SOURCE)];
+    let flags = [
+        (key.nat, KeyRule::ANY_SOURCE),
+        (key.any_address, KeyRule::OTHER_SOURCE),
+        (!key.from.is_empty(), KeyRule::FROM),
+    ];
     flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag)
 }
 
@@ -79,7 +87,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-    use knock_common::abi::{PORTS, Settings};
+    use knock_common::abi::{List, PORTS, Settings};
 
     use super::*;
     use crate::generation::{DEFAULT_EPHEMERAL, Generation};
@@ -105,19 +113,25 @@ mod tests {
     fn both_secrets_of_a_key_have_its_rights() {
         let folder = tempfile::tempdir().expect("a folder");
         let old = folder.path().join("old").display().to_string();
-        let more = format!("old_secret_file = \"{old}\"\nnat = true\nmax_open = \"1m\"");
+        let more = format!(
+            "old_secret_file = \"{old}\"\nnat = true\nmax_open = \"1m\"\nfrom = [\"192.0.2.0/24\", \"2001:db8::/32\"]"
+        );
 
-        let Generation { spa, settings, port_roles, .. } = compiled(folder.path(), &more, SPA);
+        let Generation { spa, settings, port_roles, prefixes, .. } = compiled(folder.path(), &more, SPA);
 
         assert_eq!((spa.keys.len(), spa.rights.len()), (2, 2));
         assert!(spa.keys[0].0 != spa.keys[1].0, "each has its own id");
         for ((id, rule), (asked, right)) in spa.keys.iter().zip(&spa.rights) {
-            assert_eq!((rule.flags, asked.key, asked.door), (KeyRule::ANY_SOURCE, *id, door_id(b"ssh")));
+            let flags = KeyRule::ANY_SOURCE | KeyRule::FROM;
+            assert_eq!((rule.flags, rule.number, asked.key, asked.door), (flags, 0, *id, door_id(b"ssh")));
             assert_eq!((right.open_for_ns, right.longest_ns), (10_000_000_000, 60_000_000_000));
             assert_eq!((right.port, right.door), (40_000, 0));
         }
         assert_eq!(spa.server.map(|server| server.identity), Some(door_id(b"box")));
         assert!(settings.flags & Settings::SPA != 0);
+        assert_eq!(settings.lists, List::Key.bit());
+        let prefixes = prefixes.iter().map(|(bits, key)| (*bits, key.list, key.owner, key.family));
+        assert_eq!(prefixes.collect::<Vec<_>>(), [(32 + 96 + 24, 4, 0, 4), (32 + 32, 4, 0, 6)]);
         assert!(port_roles[PORTS + 40_000].is_judged(), "also in the ephemeral range");
         assert!(port_roles[PORTS + 40_000].listens());
         assert!(port_roles[PORTS + 40_001].is_none());

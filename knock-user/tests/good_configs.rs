@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning};
+use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning, spa::in_words};
 use knock_user::service::Service;
 
 fn parse(text: &str) -> (Config, Vec<Warning>) {
@@ -294,7 +294,7 @@ fn written_key(folder: &Path) -> String {
 fn keys_are_read_beside_the_file_and_are_in_no_debug_output() {
     let folder = tempfile::tempdir().unwrap();
     let _ = written_key(folder.path());
-    let text = "[spa]\nidentity = \"box\"\nwindow = \"10s\"\n[[key]]\nname = \"alice\"\nsecret_file = \"a.key\"\nnat = true\n\
+    let text = "[spa]\nidentity = \"box\"\nwindow = \"10s\"\n[[key]]\nname = \"alice\"\nsecret_file = \"a.key\"\nnat = true\nfrom = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n\
                 [[door]]\nname = \"ssh\"\nopens = [\"tcp/22\"]\nspa = { listen = \"udp/62201\", keys = [\"alice\"] }\n";
     let path = folder.path().join("x.toml");
     fs::write(&path, text).unwrap();
@@ -306,6 +306,8 @@ fn keys_are_read_beside_the_file_and_are_in_no_debug_output() {
     assert_eq!((config.keys.len(), config.keys[0].nat, config.keys[0].secrets.len()), (1, true, 1));
     assert_eq!(config.doors[0].spa.as_ref().map(|spa| spa.listen), Some(62_201));
     assert!(config.doors[0].knock.is_empty());
+    let words = in_words(&config.keys[0]);
+    assert!(words.ends_with(", within 192.0.2.0/24, 2001:db8::/32"), "{words}");
     assert!(!format!("{config:?}").contains("00000000"), "{config:?}");
 
     fs::set_permissions(folder.path().join("a.key"), fs::Permissions::from_mode(0o640)).unwrap();

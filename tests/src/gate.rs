@@ -244,6 +244,8 @@ impl Tables for Gate {
             List::Allow => &self.allow,
             List::From => &of_door().from,
             List::To => &of_door().to,
+            // Asked for by single packets, of which there are none here.
+            List::Key => return false,
         };
         prefixes.iter().any(|prefix| prefix.holds(address))
     }

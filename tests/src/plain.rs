@@ -152,7 +152,7 @@ impl Tables for Plain {
     }
 
     fn is_listed(&self, list: List, door: u8, address: &Address) -> bool {
-        let wanted = PrefixKey::new(list.number(), door, address);
+        let wanted = PrefixKey::new(list.number(), u16::from(door), address);
         self.generation.prefixes.iter().any(|(bits, key)| {
             let pairs = bytemuck::bytes_of(&wanted).iter().zip(bytemuck::bytes_of(key));
             let alike = pairs.map(|(a, b)| (a ^ b).leading_zeros()).take_while(|bits| *bits == 8).count();

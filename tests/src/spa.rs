@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, TestRun as _, TestRunOptions, Xdp},
 };
 use knock_common::{
-    abi::{Address, Ban, Grant, GrantKey, PORTS, Role, Settings, mapped},
+    abi::{Address, Ban, DoorRule, Grant, GrantKey, List, PORTS, PrefixKey, Role, Settings, mapped},
     counter::Counter,
     door::door_id,
     event::{Event, Kind},
@@ -46,6 +46,8 @@ pub const PORT: u16 = 62_201;
 pub const OTHER_PORT: u16 = 62_200;
 /// A step of the other door; nobody listens there.
 pub const STEP_PORT: u16 = 7200;
+/// Number of the key: one that takes more than a byte.
+pub const KEY: u16 = 300;
 /// Who sends.
 pub const SENDER: [u8; 4] = [203, 0, 113, 9];
 
@@ -101,13 +103,30 @@ impl Spa {
         spa
     }
 
+    /// Loads the program with prefixes of IPv4, by address and length: those of the door, and those of a key of a number.
+    pub fn load_within(mode: Mode, flags: u8, door: &[[u8; 5]], key: &[(u16, [u8; 5])]) -> Self {
+        let mut generation = generation(mode);
+        if !door.is_empty() {
+            generation.doors[0].flags |= DoorRule::FROM;
+        }
+        let of_door = door.iter().map(|prefix| (List::From, 0, prefix));
+        let of_key = key.iter().map(|(number, prefix)| (List::Key, *number, prefix));
+        for (list, owner, [a, b, c, d, length]) in of_door.chain(of_key) {
+            generation.settings.lists |= list.bit();
+            let data = PrefixKey::new(list.number(), owner, &mapped([*a, *b, *c, *d]));
+            generation.prefixes.push((PrefixKey::FIXED_BITS + 96 + u32::from(*length), data));
+        }
+        let options = Options { test_clock: true, ..Options::default() };
+        Self::load_with(&generation, flags, &options)
+    }
+
     fn load_with(generation: &Generation, flags: u8, options: &Options<'_>) -> Self {
         let mode = Mode::from_number(generation.settings.mode);
         let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
         let key = SpaKey::new(&[0x42; 32]);
         let mut keys: HashMap<_, KeyId, Wire<KeyRule>> = take(ebpf, names::SPA_KEYS);
-        keys.insert(key.id(), Wire(KeyRule { flags, ..key.rule() }), 0).expect("room");
+        keys.insert(key.id(), Wire(KeyRule { flags, number: KEY, ..key.rule() }), 0).expect("room");
         let mut rights: HashMap<_, Wire<RightKey>, Wire<Right>> = take(ebpf, names::SPA_RIGHTS);
         let right =
             Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, port: PORT, door: 0, _pad: [0; 5] };

@@ -18,7 +18,7 @@ use knock_common::{
 use knock_tests::{
     kernel::{run, syn},
     random::Random,
-    spa::{BOOT, OTHER_PORT, PORT, SECOND, SENDER, START, STEP_PORT, Spa, frame, frame_to_port},
+    spa::{BOOT, KEY, OTHER_PORT, PORT, SECOND, SENDER, START, STEP_PORT, Spa, frame, frame_to_port},
 };
 
 const OTHER: [u8; 4] = [198, 51, 100, 7];
@@ -56,6 +56,7 @@ in_each_mode! {
     a_port_that_the_door_does_not_listen_on_is_no_way_in,
     where_nobody_listens_what_is_as_long_as_a_packet_is_a_knock_like_any_other,
     at_tc_it_opens_its_door_once_as_well,
+    prefixes_of_the_door_and_of_the_key_bind_whom_a_packet_lets_in,
     a_ban_refuses_what_comes_from_its_source_and_what_would_let_it_in,
     a_flood_of_refusals_is_counted_exactly_and_told_of_within_the_cap,
 }
@@ -318,6 +319,34 @@ fn a_ban_refuses_what_comes_from_its_source_and_what_would_let_it_in(mode: Mode)
         assert_eq!(spa.grant_until(mapped(OTHER)).is_some(), !is_refused);
         assert_eq!(spa.floor() != 0, !is_refused, "what is refused spends nothing");
     }
+}
+
+fn prefixes_of_the_door_and_of_the_key_bind_whom_a_packet_lets_in(mode: Mode) {
+    const SENDERS: [u8; 5] = [203, 0, 113, 0, 24];
+    const OTHERS: [u8; 5] = [198, 51, 100, 0, 24];
+    const ANY: u8 = KeyRule::OTHER_SOURCE;
+    const FROM: u8 = KeyRule::OTHER_SOURCE | KeyRule::FROM;
+    let opens = |flags, door: &[[u8; 5]], key: &[(u16, [u8; 5])], source| {
+        let mut spa = Spa::load_within(mode, flags, door, key);
+        let packet = spa.seal(&Request { source: Some(mapped(source)), ..spa.request() });
+        spa.send(&packet);
+        assert_eq!(spa.accepted() + spa.refused(Refusal::NotAllowed), 1);
+        assert_eq!(spa.grant_until(mapped(source)).is_some(), spa.accepted() == 1);
+        spa.accepted() == 1
+    };
+
+    assert!(opens(ANY, &[SENDERS], &[], SENDER));
+    assert!(!opens(ANY, &[SENDERS], &[], OTHER), "the door is not for whom it asks for");
+    assert!(!opens(ANY, &[OTHERS], &[], OTHER), "nor for who sends it");
+    assert!(opens(ANY, &[SENDERS, OTHERS], &[], OTHER));
+    assert!(opens(FROM, &[], &[(KEY, OTHERS)], OTHER));
+    assert!(!opens(FROM, &[], &[(KEY, OTHERS)], SENDER));
+    assert!(opens(FROM, &[], &[(KEY, OTHERS), (KEY, SENDERS)], SENDER));
+    assert!(opens(KeyRule::FROM, &[], &[(KEY, SENDERS)], SENDER), "without a right to name others too");
+    assert!(!opens(KeyRule::FROM, &[], &[(KEY, OTHERS)], SENDER));
+    assert!(opens(ANY, &[], &[(KEY, OTHERS)], SENDER), "the prefixes of another key");
+    assert!(!opens(FROM, &[], &[(KEY & 0xff, SENDERS), (KEY ^ 1, SENDERS)], SENDER));
+    assert!(!opens(FROM, &[SENDERS], &[(KEY, OTHERS)], SENDER), "one of both");
 }
 
 fn at_tc_it_opens_its_door_once_as_well(mode: Mode) {

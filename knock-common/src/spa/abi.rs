@@ -24,10 +24,14 @@ pub struct KeyRule {
     pub gate: [u64; 2],
     /// Key of the code.
     pub code: HmacKey,
-    /// [`KeyRule::ANY_SOURCE`], [`KeyRule::OTHER_SOURCE`].
+    /// [`KeyRule::ANY_SOURCE`], [`KeyRule::OTHER_SOURCE`], [`KeyRule::FROM`].
     pub flags: u8,
     /// Zero.
-    pub _pad: [u8; 7],
+    pub _pad: u8,
+    /// Number of the key, by which [`crate::abi::List::Key`] knows it: both secrets of a key have one.
+    pub number: u16,
+    /// Zero.
+    pub _pad2: [u8; 4],
 }
 
 impl KeyRule {
@@ -35,6 +39,8 @@ impl KeyRule {
     pub const ANY_SOURCE: u8 = 1;
     /// May name another address than the one it sends from.
     pub const OTHER_SOURCE: u8 = 2;
+    /// May open for sources of its own prefixes alone.
+    pub const FROM: u8 = 4;
 
     /// Returns whether the flag is set.
     #[must_use]
@@ -92,7 +98,7 @@ pub struct WallClock {
     pub since_ns: u64,
 }
 
-const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, flags) == 80);
+const _: () = assert!(size_of::<KeyRule>() == 88 && offset_of!(KeyRule, number) == 82);
 const _: () =
     assert!(size_of::<RightKey>() == 16 && size_of::<Right>() == 24 && size_of::<WallClock>() == 24);
 const _: () = assert!(size_of::<ServerRule>() == 16);

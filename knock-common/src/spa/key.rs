@@ -61,6 +61,6 @@ impl SpaKey {
     /// Returns the secret as the kernel needs it, with no flag set.
     #[must_use]
     pub fn rule(&self) -> KeyRule {
-        KeyRule { gate: self.gate(), code: self.code(), flags: 0, _pad: [0; 7] }
+        KeyRule { gate: self.gate(), code: self.code(), flags: 0, _pad: 0, number: 0, _pad2: [0; 4] }
     }
 }

@@ -52,7 +52,7 @@ use crate::{generation::host_ephemeral, service::Service, step::Step};
 pub const MAX_DOORS: usize = 64;
 /// More steps in one sequence are refused.
 pub const MAX_STEPS: usize = 16;
-/// More prefixes in `allow`, `from` and `to` together are refused.
+/// More prefixes in `allow`, `from` and `to` together, those of keys included, are refused.
 pub const MAX_PREFIXES: usize = 4096;
 /// More doors that begin with the same step are refused: the kernel follows this many attempts of a source.
 pub const MAX_SAME_FIRST_STEP: usize = 8;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use knock_common::spa::{
     abi::{KEYS_ENTRIES, RIGHTS_ENTRIES},
     key::SpaKey,
@@ -15,7 +16,7 @@ use knock_common::spa::{
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    door,
+    MAX_PREFIXES, door, prefix,
     problem::Findings,
     section::{DurationKey, Section},
     show_duration,
@@ -65,6 +66,8 @@ pub struct Key {
     pub nat: bool,
     /// It may ask for another address than the one that it sends from.
     pub any_address: bool,
+    /// Sources that it may open for; empty means any.
+    pub from: Vec<IpNet>,
 }
 
 /// A secret in a configuration; it is in no debug output, and two are the same if they have one id.
@@ -143,6 +146,7 @@ fn listen(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<u16
 /// Keys as read, with the places of their names.
 struct KeyDraft {
     name: Spanned<String>,
+    from: Vec<Spanned<IpNet>>,
     key: Key,
 }
 
@@ -167,6 +171,7 @@ pub(super) fn read(
     }
     apart(&keys, found);
     counts(doors, &keys, found);
+    prefix_count(xdp, doors, &keys, found);
     let is_used = |name: &str| {
         doors
             .iter()
@@ -219,9 +224,11 @@ fn key(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option
     let max_open = section.duration(&MAX_OPEN, found).map_or(DEFAULT_MAX_OPEN, Spanned::into_inner);
     let nat = section.boolean("nat", found).unwrap_or(false);
     let any_address = section.boolean("any_address", found).unwrap_or(false);
+    let from = section.list("from", "address prefixes", prefix::parse, found).unwrap_or_default();
     let name = name?;
-    let key = Key { name: name.get_ref().clone(), secrets, max_open, nat, any_address };
-    Some(KeyDraft { name, key })
+    let bare = from.iter().map(|net| *net.get_ref()).collect();
+    let key = Key { name: name.get_ref().clone(), secrets, max_open, nat, any_address, from: bare };
+    Some(KeyDraft { name, from, key })
 }
 
 fn name(key: &str, section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<String>> {
@@ -341,6 +348,18 @@ fn counts(doors: &[door::Draft], keys: &[KeyDraft], found: &mut Findings) {
     }
 }
 
+/// What is too many without those of keys is told of where the others are judged.
+fn prefix_count(xdp: &xdp::Draft, doors: &[door::Draft], keys: &[KeyDraft], found: &mut Findings) {
+    let others = xdp.allow.len() + doors.iter().map(|door| door.from.len() + door.to.len()).sum::<usize>();
+    let Some(room) = MAX_PREFIXES.checked_sub(others) else { return };
+    let of_keys: Vec<_> = keys.iter().flat_map(|key| &key.from).collect();
+    let Some(first_too_many) = of_keys.get(room) else { return };
+    let all = others + of_keys.len();
+    let message =
+        format!("{all} prefixes in `allow`, `from` and `to` together, those of keys included, are too many");
+    found.error(first_too_many.span(), message, format!("at most {MAX_PREFIXES}: merge neighbouring ones"));
+}
+
 /// Returns a key in words that hold no secret.
 #[must_use]
 pub fn in_words(key: &Key) -> String {
@@ -351,5 +370,11 @@ pub fn in_words(key: &Key) -> String {
     ];
     let rights: Vec<&str> = rights.into_iter().filter(|(is, _)| *is).map(|(_, words)| words).collect();
     let lets_in = if rights.is_empty() { "its sender's address".to_owned() } else { rights.join(", ") };
-    format!("id {}; opens for {} at most, for {lets_in}", ids.join(" and "), show_duration(key.max_open))
+    let from: Vec<String> = key.from.iter().map(ToString::to_string).collect();
+    let within = if from.is_empty() { String::new() } else { format!(", within {}", from.join(", ")) };
+    format!(
+        "id {}; opens for {} at most, for {lets_in}{within}",
+        ids.join(" and "),
+        show_duration(key.max_open)
+    )
 }

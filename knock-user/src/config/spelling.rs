@@ -32,7 +32,7 @@ pub(super) const STATE_KEYS: &[&str] = &["file"];
 pub(super) const SPA_KEYS: &[&str] = &["identity", "window"];
 /// Keys of a `[[key]]` table.
 pub(super) const KEY_KEYS: &[&str] =
-    &["name", "secret_file", "old_secret_file", "max_open", "nat", "any_address"];
+    &["name", "secret_file", "old_secret_file", "max_open", "nat", "any_address", "from"];
 /// Keys of `spa` in a door.
 pub(super) const DOOR_SPA_KEYS: &[&str] = &["listen", "keys"];
 
