@@ -173,10 +173,11 @@ fn through_a_nat_it_takes_the_right_or_the_nat_s_own_address() {
         assert!(sent.is_success(), "{sent}");
         if opens {
             assert_eq!(daemon.event("promoted", |_| true)["source"], json!(nat.to_string()));
+            assert!(sshd.opens(&inside, server), "{right} {args:?}: open");
         } else {
             assert_refused(&mut daemon, "wrong_source");
+            assert!(!sshd.opens_soon(&inside, server, None), "{right} {args:?}: shut");
         }
-        assert_eq!(sshd.opens_soon(&inside, server, None), opens, "{right} {args:?}");
     }
 }
 
@@ -400,7 +401,8 @@ fn under_a_flood_each_packet_opens_at_the_first_try() {
     let counts: BTreeMap<_, _> = state.counts().expect("readable").into_iter().collect();
     println!("{opened} of {TRIES} at the first try, beside {sent} packets of the flood");
     assert!(opened * 1000 >= TRIES * 999, "{opened} of {TRIES}: {counts:?}");
-    assert_eq!(counts["spa_accepted"], opened as u64, "{counts:?}");
+    // One that came too late to count as opened is accepted all the same.
+    assert!(counts["spa_accepted"] >= opened as u64, "{counts:?}");
     for name in ["spa_unknown_key", "spa_bad_gate", "spa_bad_code", "knock"] {
         assert!(counts[name] > 10_000, "no flood, by {name}: {counts:?}");
     }
