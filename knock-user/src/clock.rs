@@ -56,16 +56,19 @@ impl Moment {
     }
 }
 
-/// Returns what the kernel is to know of wall time from now on; `before` is what it knew, zeros if nothing yet.
+/// Returns what the kernel is to know of wall time from now on; `before` is what it knew.
 #[must_use]
 pub fn seen(before: WallClock) -> WallClock {
     let Moment { ns, wall } = Moment::now();
     let unix_ns = u64::try_from(wall.as_nanosecond()).unwrap_or(0);
-    WallClock {
-        offset_ns: unix_ns.wrapping_sub(ns),
-        seen_ns: ns,
-        since_ns: if before.seen_ns == 0 { ns } else { before.since_ns },
-    }
+    WallClock { offset_ns: unix_ns.wrapping_sub(ns), seen_ns: ns, ..before }
+}
+
+/// Returns the same for a kernel that is told for the first time, whose floors tell of what is made later than a time from
+/// now.
+#[must_use]
+pub fn begun(gap: Duration) -> WallClock {
+    seen(WallClock { offset_ns: 0, seen_ns: 0, since_ns: after_ns(gap) })
 }
 
 /// Returns the Unix time in nanoseconds.

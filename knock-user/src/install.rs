@@ -18,6 +18,7 @@ use crate::{
     pins::{self, Held, Pins},
     present, rollback,
     state::{self, State},
+    state_file::packets::{self, Start},
     sweep,
 };
 
@@ -49,6 +50,8 @@ pub struct Installed {
     pub awaited: Vec<String>,
     /// What it changed; `None` where nothing was in force.
     pub diff: Option<Diff>,
+    /// Every secret of single packets has its floor. The state file that should tell them is else left alone.
+    pub knows_floors: bool,
 }
 
 /// An interface with the program on it.
@@ -102,6 +105,7 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
         state: Some(&state),
         about: about.chunks()?,
         confirm_by_ns: plan.confirm.map(clock::after_ns),
+        start: Start::of(pins, &generation.spa, about.state.as_deref())?,
         ..Options::default()
     };
     // Grants of doors that are long gone must not come to life with a new door of their name.
@@ -115,9 +119,12 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
         // Anew: the verifier may have taken seconds.
         rollback::start_time(&mut gate, time)?;
     }
+    if let Some(file) = &about.state {
+        packets::begin(file, &generation.spa);
+    }
     let (attached, awaited) = put_on_all(&mut gate, plan, before, held)?;
     let diff = before.about.as_ref().map(|old| Diff::between(old, &about));
-    Ok(Installed { gate, about, attached, awaited, diff })
+    Ok(Installed { gate, about, attached, awaited, diff, knows_floors: options.start.floors.is_some() })
 }
 
 /// Returns a number that no generation of this state has had.

@@ -2,7 +2,11 @@
 
 mod pages;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -12,7 +16,9 @@ use aya::{
 };
 use knock_common::{
     abi::{ABOUT_CHUNK, LINK_PARTIAL, MAX_DOORS, PrefixKey, Role, Settings},
-    names, verdict,
+    names,
+    spa::abi::KeyId,
+    verdict,
 };
 use nix::sys::signal::{SigSet, SigmaskHow};
 
@@ -23,6 +29,7 @@ use crate::{
     hook::{Header, Hook},
     spa::Spa,
     state,
+    state_file::packets::Start,
     wire::{self, Wire},
 };
 
@@ -47,6 +54,8 @@ pub struct Options<'a> {
     pub about: Vec<[u8; ABOUT_CHUNK]>,
     /// Until when the gate must be confirmed, on the kernel's clock.
     pub confirm_by_ns: Option<u64>,
+    /// What secrets begin with.
+    pub start: Start,
 }
 
 impl Default for Options<'_> {
@@ -58,6 +67,7 @@ impl Default for Options<'_> {
             state: None,
             about: Vec::new(),
             confirm_by_ns: None,
+            start: Start::default(),
         }
     }
 }
@@ -215,6 +225,10 @@ impl Gate {
             about.set(number, *chunk, 0).context("writing the generation's description of itself")?;
         }
         self.fill_spa(&generation.spa)?;
+        if let Some(known) = &options.start.floors {
+            self.begin_floors(known)?;
+        }
+        self.tell_time(options.start.gap)?;
         self.fill_pages(&generation.pages)?;
         if let Some(by_ns) = options.confirm_by_ns {
             wire::confirm(&mut self.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")?;
@@ -233,27 +247,44 @@ impl Gate {
             rights.insert(Wire(*right), Wire(*value), 0).context("writing what a key may ask for")?;
         }
         wire::spa_server(&mut self.ebpf)?.set(0, Wire(server), 0).context("writing the server's name")?;
-        let mut floors = wire::spa_floors(&mut self.ebpf)?;
-        for (id, _) in &spa.keys {
-            // One that is there stays, whatever generation it comes from.
-            match floors.insert(id, 0, BPF_NOEXIST) {
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
-                other => other.context(
-                    "no room for the counter of a key: keys of former configurations have it; detach, and begin anew",
-                )?,
-            }
-        }
-        self.tell_time()
+        Ok(())
     }
 
-    /// Tells the kernel the wall time before the first packet is judged; the daemon looks again and again.
-    fn tell_time(&mut self) -> Result<()> {
+    /// Tells the kernel the time before the first packet is judged; the daemon looks again and again.
+    fn tell_time(&mut self, gap: Option<Duration>) -> Result<()> {
         let mut clock = wire::spa_clock(&mut self.ebpf)?;
-        let fresh = clock::seen(clock.get(&0, 0).context("reading the clock")?.0);
+        let fresh = match gap {
+            Some(gap) => clock::begun(gap),
+            None => clock::seen(clock.get(&0, 0).context("reading the clock")?.0),
+        };
         clock.set(0, Wire(fresh), 0).context("telling the kernel the time")
     }
 
-    fn read_back_spa(&mut self, spa: &Spa) -> Result<()> {
+    /// Gives every secret its floor: the highest counter that is known to have been accepted. One that is there stays, for
+    /// the kernel may raise it at any moment.
+    ///
+    /// # Errors
+    /// When there is no room for that of a secret of this generation.
+    pub fn begin_floors(&mut self, known: &BTreeMap<KeyId, u64>) -> Result<()> {
+        let ids: Vec<KeyId> =
+            wire::spa_keys(&mut self.ebpf)?.keys().collect::<Result<_, _>>().context("reading the keys")?;
+        let mut floors = wire::spa_floors(&mut self.ebpf)?;
+        for id in &ids {
+            match floors.insert(id, known.get(id).copied().unwrap_or(0), BPF_NOEXIST) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+                other => other.context(
+                    "no room for the counter of a key: keys of former configurations have it; detach, remove the state file, and begin anew",
+                )?,
+            }
+        }
+        // Those of former secrets, which may come back, as far as there is room.
+        for (id, floor) in known.iter().filter(|(id, _)| !ids.contains(id)) {
+            let _ = floors.insert(id, floor, BPF_NOEXIST);
+        }
+        Ok(())
+    }
+
+    fn read_back_spa(&mut self, spa: &Spa, options: &Options<'_>) -> Result<()> {
         let Some(server) = spa.server else { return Ok(()) };
         let keys = wire::spa_keys(&mut self.ebpf)?;
         for (id, rule) in &spa.keys {
@@ -271,7 +302,7 @@ impl Gate {
             bail!("the server's name reads back other than it was written: nothing was attached");
         }
         let floors = wire::spa_floors(&mut self.ebpf)?;
-        for (id, _) in &spa.keys {
+        for (id, _) in spa.keys.iter().filter(|_| options.start.floors.is_some()) {
             floors.get(id, 0).context("the counter of a key was written and is not there")?;
         }
         Ok(())
@@ -294,7 +325,7 @@ impl Gate {
         for (bits, key) in &generation.prefixes {
             prefixes.get(&prefix_key(*bits, *key), 0).context("a prefix was written and is not there")?;
         }
-        self.read_back_spa(&generation.spa)?;
+        self.read_back_spa(&generation.spa, options)?;
         let about = wire::about(&mut self.ebpf)?;
         for (number, chunk) in (0..).zip(&options.about) {
             if about.get(&number, 0)? != *chunk {

@@ -209,7 +209,8 @@ fn bring_in_held(args: &GateArgs, plan: &mut Plan, held: &Held) -> Result<(Insta
     Ok((install::install(held, plan, &mut before)?, way_back))
 }
 
-/// Returns whether the state file has been dealt with. One that was not is left alone: it may still be good.
+/// Returns whether the grants and bans of the state file have been dealt with. A file that was not is left alone: it may
+/// still be good.
 fn restore(pins: &Pins, installed: &Installed) -> bool {
     match state_file::restore_fresh(pins, &installed.about) {
         Ok(Restored { grants: 0, bans: 0 }) => true,

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, MapInfo, MapType, RingBuf};
 use bytemuck::Pod;
+use jiff::Timestamp;
 use knock_common::{
     abi::{
         Address, Attempts, Ban, EVENTS_BYTES, Flow, FlowKey, Grant, GrantKey, LEDGER_WORDS, Ledger, Sessions,
@@ -207,8 +208,23 @@ impl State {
     /// When the map cannot be read or written.
     pub fn tell_time(&mut self) -> Result<()> {
         let Some(wall) = &mut self.wall else { return Ok(()) };
-        let fresh = clock::seen(wall.get(&0, 0).context("reading the clock of single packets")?.0);
-        wall.set(0, Wire(fresh), 0).context("telling the kernel the time")
+        let before = wall.get(&0, 0).context("reading the clock of single packets")?.0;
+        // It is begun by what knows since when floors are kept: the load of a generation.
+        if before.seen_ns == 0 {
+            return Ok(());
+        }
+        wall.set(0, Wire(clock::seen(before)), 0).context("telling the kernel the time")
+    }
+
+    /// Returns since when it is known which single packets were accepted, by today's clock; `None` where none ever was told
+    /// the time.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn kept_since(&self) -> Result<Option<Timestamp>> {
+        let Some(wall) = &self.wall else { return Ok(None) };
+        let told = wall.get(&0, 0).context("reading the clock of single packets")?.0;
+        Ok((told.seen_ns != 0).then(|| clock::wall(told.since_ns)))
     }
 }
 
@@ -242,6 +258,19 @@ where
 /// A gate that was loaded before the map came to this layout has none.
 fn open_if_any<K: Pod, V: Pod>(path: &Path) -> Result<Option<Table<K, V>>> {
     if pins::is_there(path)? { Table::open(path).map(Some) } else { Ok(None) }
+}
+
+/// Opens the floors alone; `None` where they are new, or nobody began to count since when they are kept.
+///
+/// # Errors
+/// When they, or the clock, are of another shape.
+pub fn known_floors(pins: &Pins) -> Result<Option<Table<KeyId, u64>>> {
+    let clock: Option<SpaClock<MapData>> = open_array_if_any(pins, names::SPA_CLOCK)?;
+    let Some(clock) = clock else { return Ok(None) };
+    if clock.get(&0, 0).context("reading the clock of single packets")?.0.seen_ns == 0 {
+        return Ok(None);
+    }
+    open_if_any(&pins.state().join(names::SPA_FLOORS))
 }
 
 /// Opens the event ring, which has room for one reader.

@@ -1,6 +1,8 @@
 //! Grants and bans on disk, so that a reboot does not shut out who had knocked. Times are wall-clock times here, since the
 //! kernel's clock begins anew with the machine.
 
+pub mod packets;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -25,7 +27,6 @@ use crate::{
     clock,
     generation::{address, key_of},
     pins::Pins,
-    secret::hex,
     state::State,
 };
 
@@ -40,6 +41,13 @@ const MAX_BYTES: u64 = 32 << 20;
 pub struct Saved {
     v: u32,
     saved: Timestamp,
+    /// The machine's run that it was written in, by the kernel's name for it; a gate with this file has judged since.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    boot: String,
+    /// Where that gate has ended: what was made before this may have been accepted and is not told of below; what was made
+    /// since is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_since: Option<Timestamp>,
     grants: Vec<SavedGrant>,
     bans: Vec<SavedBan>,
     /// The highest counters of single packets, by the id of their secret.
@@ -84,18 +92,42 @@ fn until_ns(expires: Option<Timestamp>) -> u64 {
 }
 
 impl Saved {
-    /// Leaves nothing of a gate that was taken off in its file, but for which single packets were accepted: those of `state`,
-    /// where it can still be read, and those that the file knows.
+    fn empty(now: Timestamp) -> Self {
+        Self {
+            v: VERSION,
+            saved: now,
+            boot: String::new(),
+            ended_since: None,
+            grants: Vec::new(),
+            bans: Vec::new(),
+            floors: BTreeMap::new(),
+        }
+    }
+
+    /// Leaves nothing in the file of a gate that was taken off, but for which single packets were accepted: those of `state`,
+    /// where it can still be read, and those that the file knows. One that cannot be read stays as it is.
     ///
     /// # Errors
-    /// As [`Self::write`], or when the kernel's maps cannot be read.
+    /// As [`Self::load`] and [`Self::write`], or when the kernel's maps cannot be read.
     pub fn forget(path: &Path, state: Option<&State>, now: Timestamp) -> Result<()> {
-        let mut kept = Self::read(path, now).ok().flatten().map(|saved| saved.floors).unwrap_or_default();
-        for (id, floor) in state.map_or(Ok(BTreeMap::new()), floors)? {
+        let before = Self::load(path).context(
+            "the state file stays as it is, since it may tell which packets were accepted; remove it, or its grants may come back",
+        )?;
+        let mut kept = before.map(|saved| saved.floors).unwrap_or_default();
+        for (id, floor) in state.map_or(Ok(BTreeMap::new()), packets::floors)? {
             let known = kept.entry(id).or_default();
             *known = floor.max(*known);
         }
-        Self { v: VERSION, saved: now, grants: Vec::new(), bans: Vec::new(), floors: kept }.write(path)
+        let ended_since = state.map_or(Ok(None), State::kept_since)?;
+        Self { boot: packets::boot(), ended_since, floors: kept, ..Self::empty(now) }.write(path)
+    }
+
+    /// Takes down what is left when nothing judges any more.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub fn of_ended(state: &State, door_names: &BTreeMap<u64, String>, now: Timestamp) -> Result<Self> {
+        Ok(Self { ended_since: state.kept_since()?, ..Self::of(state, door_names, now)? })
     }
 
     /// Takes down the live grants and bans.
@@ -125,7 +157,7 @@ impl Saved {
             })
         };
         let bans = state.bans.entries()?.into_iter().filter_map(live).collect();
-        Ok(Self { v: VERSION, saved: now, grants, bans, floors: floors(state)? })
+        Ok(Self { boot: packets::boot(), grants, bans, floors: packets::floors(state)?, ..Self::empty(now) })
     }
 
     /// Gives the grants that still hold, of doors that still are, and the bans.
@@ -155,7 +187,6 @@ impl Saved {
             bans.put(&key_of(ban.source), &value)?;
             restored.bans += 1;
         }
-        raise_floors(state, &self.floors)?;
         Ok(restored)
     }
 
@@ -180,11 +211,26 @@ impl Saved {
         File::open(folder).and_then(|folder| folder.sync_all()).with_context(context)
     }
 
-    /// Reads the file; `None` where there is none.
+    /// Reads the file to give back what it holds; `None` where there is none.
     ///
     /// # Errors
-    /// When others could have written it, it is not one of ours, or the clock says that it is from the future.
+    /// As [`Self::load`], or when the clock says that it is from the future.
     pub fn read(path: &Path, now: Timestamp) -> Result<Option<Self>> {
+        let Some(saved) = Self::load(path)? else { return Ok(None) };
+        ensure!(
+            saved.saved <= now,
+            "the state file {} is of {}, and the clock says {now}: nothing is restored until the clock is right",
+            path.display(),
+            saved.saved
+        );
+        Ok(Some(saved))
+    }
+
+    /// Reads the file, whatever the clock says; `None` where there is none.
+    ///
+    /// # Errors
+    /// When others could have written it, or it is not one of ours.
+    pub fn load(path: &Path) -> Result<Option<Self>> {
         // Without waiting, should it be a pipe.
         let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
         let file = match opened {
@@ -215,36 +261,8 @@ impl Saved {
             path.display(),
             saved.v
         );
-        ensure!(
-            saved.saved <= now,
-            "the state file {} is of {}, and the clock says {now}: nothing is restored until the clock is right",
-            path.display(),
-            saved.saved
-        );
         Ok(Some(saved))
     }
-}
-
-fn floors(state: &State) -> Result<BTreeMap<String, u64>> {
-    let Some(floors) = &state.floors else { return Ok(BTreeMap::new()) };
-    Ok(floors
-        .entries()?
-        .into_iter()
-        .filter(|(_, floor)| *floor > 0)
-        .map(|(id, floor)| (hex(&id), floor))
-        .collect())
-}
-
-/// Raises the floors of the secrets that are there; none is ever lowered.
-fn raise_floors(state: &mut State, saved: &BTreeMap<String, u64>) -> Result<()> {
-    let Some(floors) = &mut state.floors else { return Ok(()) };
-    for (id, floor) in floors.entries()? {
-        let kept = saved.get(&hex(&id)).copied().unwrap_or(0);
-        if kept > floor {
-            floors.put(&id, &kept)?;
-        }
-    }
-    Ok(())
 }
 
 /// How a file that is being written begins and ends its name.

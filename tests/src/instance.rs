@@ -70,14 +70,33 @@ impl<'a> Instance<'a> {
         let pins = Path::new("/sys/fs/bpf").join(unique("pins"));
         let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
         let instance = Self { namespace, interfaces, folder, pins };
+        instance.end_in_order();
         instance.configure(config.as_bytes());
         instance
     }
 
-    /// Writes the configuration anew, in one step.
+    /// Leaves the state file of a gate that ended in order long ago and had accepted no single packet: one that knows nothing
+    /// of former ones waits before it accepts any.
+    fn end_in_order(&self) {
+        let ended = r#"{"v":1,"saved":"2026-01-02T03:04:05Z","ended_since":"2026-01-02T03:04:05Z","grants":[],"bans":[]}"#;
+        fs::write(self.state_file(), ended).expect("a writable folder");
+        fs::set_permissions(self.state_file(), fs::Permissions::from_mode(0o600)).expect("a file of our own");
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.folder.path().join("grants.json")
+    }
+
+    /// Writes the configuration anew, in one step. One that opens by single packets keeps its state, unless it says anything
+    /// of `[state]`.
     pub fn configure(&self, text: &[u8]) {
         let fresh = self.folder.path().join("fresh.toml");
-        fs::write(&fresh, text).expect("a writable folder");
+        let keeps = |text: &&str| text.contains("\n[spa]\n") && !text.contains("[state]");
+        let more = match std::str::from_utf8(text).ok().filter(keeps) {
+            Some(_) => format!("\n[state]\nfile = {:?}\n", self.state_file()),
+            None => String::new(),
+        };
+        fs::write(&fresh, [text, more.as_bytes()].concat()).expect("a writable folder");
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("a file of our own");
         fs::rename(&fresh, self.config_file()).expect("a writable folder");
     }

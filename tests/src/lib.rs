@@ -1,6 +1,7 @@
 //! What the tests share: the gate on single packets, network namespaces, the program under test, and the stock
 //! programs it is tried against.
 
+pub mod asker;
 pub mod bpffs;
 pub mod capture;
 pub mod client;

@@ -185,11 +185,9 @@ fn through_a_nat_it_takes_the_right_or_the_nat_s_own_address() {
 fn a_packet_is_refused_a_second_time_whatever_becomes_of_the_gate() {
     let network = Network::new();
     let keys = Keys::new(&["alice"]);
-    let folder = tempfile::tempdir().expect("a folder for the state");
-    let state = format!("[state]\nfile = \"{}/grants.json\"\n", folder.path().display());
     let [server, client] = hosts(Family::V4);
     // A minute and more of patience: each step of this test takes seconds.
-    let text = config(&keys, "").replace(BOX, "[spa]\nidentity = \"box\"\nwindow = \"10m\"\n") + &state;
+    let text = config(&keys, "").replace(BOX, "[spa]\nidentity = \"box\"\nwindow = \"10m\"\n");
     let gate = Instance::new(&network.server, &["srv0"], &text);
     let mut daemon = gate.serve(&["--persist"]);
     let copy = packet(&network.client, server, &keys, client);

@@ -27,7 +27,8 @@ use crate::{secret, step::Step};
 
 /// Longest name of a server or a key.
 const MAX_NAME: usize = 63;
-const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
+/// How far clocks may be apart where nothing is said of it.
+pub const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_OPEN: Duration = Duration::from_secs(3600);
 
 /// The shortest is what clocks in step keep; the longest is the time that a packet held back on the way stays good.

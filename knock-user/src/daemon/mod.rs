@@ -100,7 +100,8 @@ pub struct Service {
     pub way_back: Option<WayBack>,
     /// Leave the gate in force at the end.
     pub persist: bool,
-    /// The state file has been read, or there is none; else it is tried again, and not written over until then.
+    /// Grants and bans of the state file have been read, or there is none; else it is tried again, and not written over until
+    /// then, nor until floors are known.
     pub is_restored: bool,
 }
 
@@ -319,25 +320,29 @@ impl Daemon {
     fn finish(&mut self, stop: Option<Stop>) -> Result<()> {
         let pins = self.service.held.pins.clone();
         let is_left = match stop {
-            Some(Stop::Signal | Stop::NoReader) => {
-                self.save_now();
-                self.service.persist
-            }
-            Some(Stop::Detach) => {
-                self.forget_saved();
-                false
-            }
+            Some(Stop::Signal | Stop::NoReader) => self.service.persist,
+            Some(Stop::Detach) => false,
             // Where there was nothing before, nothing is left.
             Some(Stop::NotConfirmed) => !pins.linked()?.is_empty(),
             // What went wrong in here is no reason to open the doors.
             None | Some(Stop::Taken) => true,
         };
         if is_left {
+            if matches!(stop, Some(Stop::Signal | Stop::NoReader)) {
+                self.save_now();
+            }
             return Ok(());
         }
         for interface in pins.linked()? {
             attach::detach(&interface, &pins).with_context(|| format!("taking the gate off {interface}"))?;
             self.publish(Line { iface: Some(interface), ..Line::new(Timestamp::now(), Name::Detached) });
+        }
+        // Nothing judges any more, and what did is still there to be asked.
+        match stop {
+            Some(Stop::Detach) => self.forget_saved(),
+            Some(Stop::Signal | Stop::NoReader | Stop::NotConfirmed | Stop::Taken) | None => {
+                self.save_ended()
+            }
         }
         self.service.held.clear()
     }

@@ -1,6 +1,7 @@
 //! Grants and bans kept across a reboot: the daemon writes them to their file soon after they change.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -14,7 +15,7 @@ use super::{Daemon, Service};
 use crate::{
     events::Name,
     install::warn_of,
-    state_file::{Restored, Saved},
+    state_file::{Restored, Saved, packets},
 };
 
 /// The file is not written more often than this.
@@ -79,6 +80,13 @@ impl Saving {
     }
 }
 
+impl Service {
+    /// Returns whether all that the state file told is in force, so that it may be written over.
+    const fn is_dealt_with(&self) -> bool {
+        self.is_restored && self.installed.knows_floors
+    }
+}
+
 impl Daemon {
     /// Writes the file if something changed. Must be called inside the runtime.
     ///
@@ -114,10 +122,18 @@ impl Daemon {
     /// Returns whether it has been dealt with.
     fn restore_again(&mut self, path: &Path) -> bool {
         let now = Instant::now();
-        if self.service.is_restored || self.saving.not_before.is_some_and(|at| now < at) {
-            return self.service.is_restored;
+        if self.service.is_dealt_with() || self.saving.not_before.is_some_and(|at| now < at) {
+            return self.service.is_dealt_with();
         }
         self.saving.not_before = Some(now + RETRY);
+        self.floor_again(path);
+        if !self.service.is_restored {
+            self.give_again(path);
+        }
+        self.service.is_dealt_with()
+    }
+
+    fn give_again(&mut self, path: &Path) {
         let wall = Timestamp::now();
         let restored = Saved::read(path, wall).and_then(|saved| match saved {
             Some(saved) => {
@@ -130,16 +146,41 @@ impl Daemon {
             say!("xdp-knock: restored grants: {grants}, bans: {bans}");
             self.service.is_restored = true;
         }
-        self.service.is_restored
     }
 
-    /// Writes the file at the end.
-    pub(super) fn save_now(&mut self) {
-        let Some(path) = self.service.installed.about.state.clone() else { return };
-        if !self.service.is_restored || !self.saving.is_settled() {
+    /// Gives secrets their floors, now that the file can be read, or was removed.
+    fn floor_again(&mut self, path: &Path) {
+        let installed = &mut self.service.installed;
+        if installed.knows_floors {
             return;
         }
+        let known =
+            packets::of_file(path).map(|known| known.map_or_else(BTreeMap::new, |(_, floors)| floors));
+        if known.and_then(|known| installed.gate.begin_floors(&known)).is_ok() {
+            installed.knows_floors = true;
+            say!(
+                "xdp-knock: it is known again which single packets were accepted: those of every secret are judged"
+            );
+        }
+    }
+
+    /// Writes the file at the end of a process that leaves the gate in force.
+    pub(super) fn save_now(&mut self) {
         let saved = Saved::of(&self.state, &self.door_names, Timestamp::now());
+        self.save_last(saved);
+    }
+
+    /// Writes the file of a gate that was taken off.
+    pub(super) fn save_ended(&mut self) {
+        let saved = Saved::of_ended(&self.state, &self.door_names, Timestamp::now());
+        self.save_last(saved);
+    }
+
+    fn save_last(&mut self, saved: Result<Saved>) {
+        let Some(path) = self.service.installed.about.state.clone() else { return };
+        if !self.service.is_dealt_with() || !self.saving.is_settled() {
+            return;
+        }
         warn_of(saved.and_then(|saved| saved.write(&path)));
     }
 

@@ -23,7 +23,6 @@ impl Gate {
         if pages.volumes.is_empty() {
             return Ok(());
         }
-        self.tell_time()?;
         let unix_ns = clock::unix_ns();
         let used = self.fill_page_floors(pages, unix_ns)?;
         let mut books = wire::books(&mut self.ebpf)?;

@@ -16,6 +16,8 @@ fn saved() -> Saved {
     Saved {
         v: VERSION,
         saved: at("2026-01-02T03:04:05Z"),
+        boot: "this".to_owned(),
+        ended_since: None,
         grants: vec![SavedGrant {
             source,
             door: "ssh".to_owned(),
