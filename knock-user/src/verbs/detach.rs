@@ -39,32 +39,33 @@ pub fn run(args: &Args, pins: &Pins) -> Result<bool> {
     }
     let is_any = !pins.linked()?.is_empty();
     let state = state_file_of(pins);
-    let held = match pins.hold() {
-        Ok(held) => Some(held),
-        Err(error) if error.is::<Busy>() => after_daemon(pins, args.force)?,
+    let (held, by_daemon) = match pins.hold() {
+        Ok(held) => (Some(held), false),
+        Err(error) if error.is::<Busy>() => (after_daemon(pins, args.force)?, !args.force),
         Err(error) => return Err(error),
     };
     for interface in pins.linked()? {
         take_off(&interface, args.force, pins)?;
         say!("xdp-knock: {interface} is no longer guarded");
     }
-    // What cannot be opened, of another version or cleared by the daemon, is known by the file.
-    let packets = State::open(pins).ok();
+    // Nothing judges any more, and what did is still there to be asked. Nothing is, where the daemon has done all this.
+    let is_done = by_daemon && pins::entries(&pins.state())?.is_empty();
+    let forgotten = state.filter(|_| !is_done).map_or(Ok(()), |path| {
+        // What cannot be opened, of another version, is known by the file.
+        Saved::forget(&path, State::open(pins).ok().as_ref(), Timestamp::now())
+    });
     match held {
         Some(held) => held.clear()?,
         None => Held::clear_of(pins)?,
     }
-    if let Some(path) = state {
-        // Grants and bans go with the gate: they must not come back with the next one.
-        Saved::forget(&path, packets.as_ref(), Timestamp::now())?;
-    }
-    Ok(is_any)
+    // Grants and bans go with the gate: they must not come back with the next one.
+    forgotten.map(|()| is_any)
 }
 
 /// Where the gate in force keeps its grants and bans across a reboot.
 fn state_file_of(pins: &Pins) -> Option<PathBuf> {
     let links = survey::links_of_any_layout(pins).ok()?;
-    survey::current(&links)?.state.clone().filter(|path| path.exists())
+    survey::current(&links)?.state.clone()
 }
 
 fn take_off(interface: &str, force: bool, pins: &Pins) -> Result<()> {

@@ -58,6 +58,8 @@ impl InForce {
     /// Writes the file that keeps grants and bans across a reboot, if the configuration has one.
     fn save(&self) -> Result<()> {
         let Some(path) = &self.about.state else { return Ok(()) };
+        // One that cannot be read may tell which packets were accepted.
+        Saved::load(path)?;
         let names = self.about.doors.iter().map(|(name, door)| (door.id, name.clone())).collect();
         Saved::of(&self.state, &names, Timestamp::now())?.write(path)
     }
