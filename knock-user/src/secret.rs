@@ -2,12 +2,17 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     str::FromStr,
 };
+
+use nix::{fcntl::OFlag, unistd::geteuid};
 
 use knock_common::spa::key::{SECRET, SpaKey};
 
@@ -33,8 +38,12 @@ impl FromStr for Place {
             return Ok(Self::Input);
         }
         let Some(number) = text.strip_prefix("fd:") else { return Ok(Self::File(text.into())) };
-        let number = number.parse().ok().filter(|number| *number >= 0);
-        number.map(Self::Descriptor).ok_or_else(|| format!("`{text}` names no descriptor: write fd:3"))
+        match number.parse() {
+            Ok(0) => Err("`fd:0` is standard input: write -".to_owned()),
+            Ok(1 | 2) => Err(format!("`{text}` is for output: open another, and write fd:3")),
+            Ok(number @ 3..) => Ok(Self::Descriptor(number)),
+            Ok(_) | Err(_) => Err(format!("`{text}` names no descriptor: write fd:3")),
+        }
     }
 }
 
@@ -52,7 +61,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("the secret in {place} cannot be read: {cause}; make one with `xdp-knock keygen`")]
+    #[error("the secret in {place} cannot be read: {cause}; {}", next_step(cause))]
     Read {
         /// Where.
         place: Place,
@@ -64,16 +73,34 @@ pub enum SecretError {
         "the secret in {0} can be read by others (mode {1:04o}): `chmod 600 {0}`, and make a new one if they may have"
     )]
     Open(Place, u32),
-    /// It is something else.
+    /// Another user can change it.
+    #[error(
+        "the secret in {0} is of another user (id {1}), who can read and change it: `chown {2} {0}`, and make a new one if it is not yours"
+    )]
+    Foreign(Place, u32, u32),
+    /// It is no file.
+    #[error("{0} is not a file: name the one that `xdp-knock keygen` wrote, or give a pipe as fd:3 or -")]
+    NoFile(Place),
+    /// It holds something else.
     #[error("{0} holds no secret: it must be 64 hex digits, as `xdp-knock keygen` writes them")]
     Malformed(Place),
+}
+
+fn next_step(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "make one with `xdp-knock keygen`, or name another",
+        io::ErrorKind::PermissionDenied => {
+            "see to it that its folder may be entered by who runs this, and that the file is theirs"
+        }
+        _ => "name another",
+    }
 }
 
 /// Reads the secret of a key.
 ///
 /// # Errors
 ///
-/// [`SecretError`]: it cannot be read, or by others too, or is no secret.
+/// [`SecretError`]: it cannot be read, or by others too, or another user's, or is no secret.
 pub fn read(place: &Place) -> Result<SpaKey, SecretError> {
     let failed = |cause| SecretError::Read { place: place.clone(), cause };
     let text = match place {
@@ -94,10 +121,22 @@ pub fn read(place: &Place) -> Result<SpaKey, SecretError> {
 pub fn read_text(path: &Path, longest: u64) -> Result<String, SecretError> {
     let place = || Place::File(path.to_owned());
     let failed = |cause| SecretError::Read { place: place(), cause };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode();
-    if mode & 0o077 != 0 {
-        return Err(SecretError::Open(place(), mode & 0o777));
+    let me = geteuid().as_raw();
+    let is_foreign = |facts: &Metadata| facts.uid() != 0 && facts.uid() != me;
+    let file = open(path).map_err(|cause| match fs::metadata(path) {
+        // Of another user, who keeps it closed: as under a service without the right to read every file.
+        Ok(facts) if is_foreign(&facts) => SecretError::Foreign(place(), facts.uid(), me),
+        Ok(_) | Err(_) => failed(cause),
+    })?;
+    let facts = file.metadata().map_err(failed)?;
+    if !facts.is_file() {
+        return Err(SecretError::NoFile(place()));
+    }
+    if is_foreign(&facts) {
+        return Err(SecretError::Foreign(place(), facts.uid(), me));
+    }
+    if facts.mode() & 0o077 != 0 {
+        return Err(SecretError::Open(place(), facts.mode() & 0o777));
     }
     bounded(file, longest).map_err(failed)
 }
@@ -108,9 +147,20 @@ fn bounded(from: impl Read, longest: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens what the descriptor is once more, so that a number that is none is an error and not somebody else's file.
+/// Without waiting for a writer, should it be a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+}
+
+/// Returns what the descriptor is, under a number of its own: the caller's stays open, and one that is none is an error.
 fn descriptor(number: i32) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{number}"))
+    // SAFETY: takes numbers alone; one that is no descriptor gives EBADF.
+    let own = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if own < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(own) }.into())
 }
 
 fn parse(text: &str) -> Option<[u8; SECRET]> {
@@ -136,7 +186,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -194,7 +244,54 @@ mod tests {
         assert_eq!("-".parse(), Ok(Place::Input));
         assert_eq!("fd:3".parse(), Ok(Place::Descriptor(3)));
         assert_eq!("a/b.key".parse(), Ok(Place::File("a/b.key".into())));
-        assert!("fd:-1".parse::<Place>().is_err());
-        assert!(read(&Place::Descriptor(9999)).is_err());
+        for (text, help) in
+            [("fd:0", "write -"), ("fd:1", "fd:3"), ("fd:2", "fd:3"), ("fd:-1", "fd:3"), ("fd:", "fd:3")]
+        {
+            let refused = text.parse::<Place>().expect_err(text);
+            assert!(refused.contains(help), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_ours_is_refused_without_waiting() {
+        let (folder, ours) = written(TEXT, 0o600);
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refusal = |place: Place| read(&place).err().expect("refused").to_string();
+
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(refusal(Place::File(pipe))));
+
+        let refused = told.recv_timeout(std::time::Duration::from_secs(10)).expect("an answer, and soon");
+        assert!(refused.contains("is not a file") && refused.contains("fd:3"), "{refused}");
+        assert!(refusal(Place::File(folder.path().into())).contains("is not a file"));
+        assert!(read(&ours).is_ok());
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path().join("alice.key"), Some(12_345), None).unwrap();
+            let refused = refusal(ours);
+            assert!(refused.contains("(id 12345)") && refused.contains("alice.key`, and"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_read_from_where_it_stands_and_stays_open() {
+        use std::{io::Write as _, os::fd::AsRawFd as _};
+        let mut file = tempfile::tempfile().unwrap();
+        write!(file, "{TEXT}{TEXT}").unwrap();
+        std::io::Seek::seek(&mut file, io::SeekFrom::Start(65)).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.write_all(TEXT.as_bytes()).unwrap();
+        drop(theirs);
+
+        for number in [file.as_raw_fd(), ours.as_raw_fd()] {
+            assert!(read(&Place::Descriptor(number)).is_ok(), "a file that stands at a secret, and a socket");
+            let again = read(&Place::Descriptor(number)).err().expect("its end").to_string();
+            assert!(again.contains("holds no secret"), "{again}");
+        }
+        let none = read(&Place::Descriptor(9999)).err().expect("there is none").to_string();
+        assert!(none.contains("descriptor 9999 cannot be read"), "{none}");
+        let folder = tempfile::tempdir().unwrap();
+        let written = File::create(folder.path().join("written")).unwrap();
+        assert!(matches!(read(&Place::Descriptor(written.as_raw_fd())), Err(SecretError::Read { .. })));
     }
 }

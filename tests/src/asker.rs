@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, UdpSocket},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -51,6 +52,11 @@ impl<'a> Asker<'a> {
             "{}[spa]\nidentity = \"box\"\nwindow = \"{window}\"\n[[key]]\nname = \"alice\"\nsecret_file = {key:?}\n{state}",
             guard(&[door.to_owned()])
         )
+    }
+
+    /// Where the server finds its secret, `alice.key`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The id of its secret.

@@ -6,9 +6,11 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt as _, chown},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use knock_tests::{
+    asker::{Asker, ahead_by},
     instance::{Instance, door, guard},
     netns::Network,
     process::PATIENCE,
@@ -135,6 +137,26 @@ fn a_configuration_of_another_user_can_be_read_again() {
         process.wait();
         // All it said is there only now.
         assert_eq!(process.errors().contains("is not root's"), keeps != 0, "{}", process.errors());
+    }
+}
+
+#[test]
+fn a_secret_in_a_folder_that_is_closed_to_root_can_be_read_again() {
+    let network = Network::new();
+    for (owner, keeps) in [(65_534, READ_ALL), (0, 0)] {
+        let asker = Asker::new(&network.client);
+        let instance = Instance::new(&network.server, &["srv0"], &asker.config("30s", ""));
+        fs::set_permissions(asker.folder(), fs::Permissions::from_mode(0o700)).expect("root may");
+        chown(asker.folder(), Some(owner), Some(owner)).expect("root may");
+        let mut process = instance.serve(&[]);
+        assert_eq!(capabilities(process.id()) & READ_ALL, keeps, "owner {owner}");
+
+        let reloaded = instance.run("reload", &[]);
+
+        assert!(reloaded.is_success(), "owner {owner}: {reloaded}");
+        asker.send(&asker.packet(ahead_by(Duration::ZERO)));
+        let _ = process.event("promoted", |_| true);
+        assert_eq!(process.errors().contains("alice.key is not root's"), keeps != 0, "{}", process.errors());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use knock_tests::{
+    asker::Asker,
     client::ours,
     machine::Machine,
     netns::{Family, Network, address},
@@ -32,9 +33,10 @@ impl Site {
             ("/etc/systemd/system/xdp-knock.service", unit.as_str()),
             ("/etc/systemd/system/xdp-knock.service.d/test.conf", drop_in),
             ("/etc/xdp-knock/config.toml", config),
+            ("/etc/xdp-knock/alice.key", &"42".repeat(32)),
         ];
         let machine = Machine::boot(&network.server, &files);
-        let _ = machine.run("chmod 600 /etc/xdp-knock/config.toml").succeeded();
+        let _ = machine.run("chmod 600 /etc/xdp-knock/config.toml /etc/xdp-knock/alice.key").succeeded();
         Self { machine, sshd, network }
     }
 
@@ -163,4 +165,27 @@ fn a_daemon_that_hangs_is_replaced_and_the_gate_stays() {
     });
     site.assert_shut();
     assert_eq!(site.machine.property(UNIT, "NRestarts"), "1");
+}
+
+#[test]
+fn secrets_are_read_at_the_start_and_at_a_reload_and_only_root_s_own() {
+    let network = Network::without_links();
+    let asker = Asker::new(&network.client);
+    let text = asker.config("30s", "[state]\n").replace("[xdp]\n", "[xdp]\ninterfaces = [\"srv0\"]\n");
+    let key = asker.folder().join("alice.key").display().to_string();
+    let site = Site::new(&text.replace(&key, "alice.key"), "");
+    let machine = &site.machine;
+    let _ = machine.run("chown 65534 /etc/xdp-knock/alice.key").succeeded();
+    let started = machine.run(&format!("systemctl start {UNIT}"));
+    assert!(!started.is_success(), "{started}");
+    let journal = machine.journal(&format!("--unit={UNIT}"));
+    assert!(journal.contains("alice.key") && journal.contains("chown 0"), "{journal}");
+
+    let _ = machine.run("chown root /etc/xdp-knock/alice.key").succeeded();
+    site.systemctl("start");
+    site.systemctl("reload");
+
+    assert!(machine.property(UNIT, "StatusText").contains("generation 2"));
+    site.assert_shut();
+    let _ = machine.run("xdp-knock status").succeeded();
 }

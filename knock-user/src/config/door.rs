@@ -187,6 +187,7 @@ impl Draft {
             new_attempts_per_s: self.new_attempts_per_s,
             spa: self.spa.map(spa::DoorDraft::bare),
             rotate: self.rotate.and_then(|draft| draft.rotate),
+            list_file: self.list.as_ref().map(|draft| draft.path.clone()),
             list: self.list.map(|draft| draft.lines).unwrap_or_default(),
         }
     }

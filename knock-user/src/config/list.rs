@@ -1,6 +1,11 @@
 //! `list` in a door: sequences of a file, each of which opens it once.
 
-use std::{collections::HashMap, fmt, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use toml::{Spanned, de::DeValue};
 
@@ -33,6 +38,7 @@ pub(super) struct Draft {
     pub(super) span: Range<usize>,
     /// The name of the file, as written.
     pub(super) file: String,
+    pub(super) path: PathBuf,
     /// Empty where something in it is wrong, which has been told.
     pub(super) lines: Vec<Line>,
 }
@@ -54,14 +60,15 @@ impl Draft {
         }
         let file = section.text("file", found)?;
         let name = (*file.get_ref()).to_owned();
-        let lines = lines(&file, folder, &section.title, found);
-        Some(Self { span: file.span(), file: name, lines })
+        let path = folder.join(&name);
+        let lines = lines(&file, &path, &section.title, found);
+        Some(Self { span: file.span(), file: name, path, lines })
     }
 }
 
-fn lines(file: &Spanned<&str>, folder: &Path, title: &str, found: &mut Findings) -> Vec<Line> {
+fn lines(file: &Spanned<&str>, path: &Path, title: &str, found: &mut Findings) -> Vec<Line> {
     let name = file.get_ref();
-    let text = match secret::read_text(&folder.join(name), LONGEST) {
+    let text = match secret::read_text(path, LONGEST) {
         Ok(text) => text,
         Err(error) => {
             found.error(file.span(), format!("{title}: `file` is \"{name}\""), error.to_string());

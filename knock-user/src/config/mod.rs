@@ -203,6 +203,8 @@ pub struct Door {
     pub rotate: Option<rotate::Rotate>,
     /// Sequences that open it once each, if it has any.
     pub list: Vec<list::Line>,
+    /// The file that they are read from.
+    pub list_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for Door {

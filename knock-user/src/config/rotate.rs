@@ -1,6 +1,12 @@
 //! `rotate` in a door: a sequence that both sides derive from a secret and the time.
 
-use std::{fmt, ops::Range, ops::RangeInclusive, path::Path, time::Duration};
+use std::{
+    fmt,
+    ops::Range,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use knock_common::spa::key::SpaKey;
 use toml::{Spanned, de::DeValue};
@@ -28,6 +34,8 @@ const EVERY: DurationKey = DurationKey {
 pub struct Rotate {
     /// What it is derived from.
     pub secret: super::spa::Secret,
+    /// The file that it is read from.
+    pub file: PathBuf,
     /// How many steps it has.
     pub steps: u8,
     /// How long one sequence is for.
@@ -78,12 +86,12 @@ impl Draft {
                 found.error(value.span(), message, format!("add one, as {key} = {example}"));
             }
         }
-        let secret = secret_in("secret_file", &section, folder, found);
+        let (file, secret) = secret_in("secret_file", &section, folder, found).unzip();
         let steps = section.count("steps", 1, MAX_STEPS as u32, found);
         let every = section.duration(&EVERY, found);
         let ports = ports(&section, found);
         let ports_span = ports.as_ref().map_or(value.span(), Spanned::span);
-        let rotate = rotate(secret, steps, every, ports);
+        let rotate = rotate(file, secret, steps, every, ports);
         Some(Self { span: value.span(), ports_span, rotate })
     }
 }
@@ -96,6 +104,7 @@ const EXAMPLES: [(&str, &str); 4] = [
 ];
 
 fn rotate(
+    file: Option<PathBuf>,
     secret: Option<super::spa::Secret>,
     steps: Option<u32>,
     every: Option<Spanned<Duration>>,
@@ -103,6 +112,7 @@ fn rotate(
 ) -> Option<Rotate> {
     Some(Rotate {
         secret: secret?,
+        file: file?,
         steps: u8::try_from(steps?).ok()?,
         every: every?.into_inner(),
         ports: ports?.into_inner(),

@@ -61,6 +61,8 @@ pub struct Key {
     pub name: String,
     /// Its secret, and the one before while that is still accepted; none where a file could not be read.
     pub secrets: Vec<Secret>,
+    /// The files that they are read from.
+    pub files: Vec<PathBuf>,
     /// The longest that it opens a door for.
     pub max_open: Duration,
     /// It may ask for whoever sends the packet.
@@ -220,15 +222,15 @@ fn key(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option
         let help = "add the file that `xdp-knock keygen` wrote, as secret_file = \"alice.key\"";
         found.error(section.span.clone(), format!("{}: no `secret_file`", section.title), help);
     }
-    let secrets = ["secret_file", "old_secret_file"].into_iter();
-    let secrets = secrets.filter_map(|which| secret_in(which, section, folder, found)).collect();
+    let read = ["secret_file", "old_secret_file"].into_iter();
+    let (files, secrets) = read.filter_map(|which| secret_in(which, section, folder, found)).unzip();
     let max_open = section.duration(&MAX_OPEN, found).map_or(DEFAULT_MAX_OPEN, Spanned::into_inner);
     let nat = section.boolean("nat", found).unwrap_or(false);
     let any_address = section.boolean("any_address", found).unwrap_or(false);
     let from = section.list("from", "address prefixes", prefix::parse, found).unwrap_or_default();
     let name = name?;
     let bare = from.iter().map(|net| *net.get_ref()).collect();
-    let key = Key { name: name.get_ref().clone(), secrets, max_open, nat, any_address, from: bare };
+    let key = Key { name: name.get_ref().clone(), secrets, files, max_open, nat, any_address, from: bare };
     Some(KeyDraft { name, from, key })
 }
 
@@ -255,11 +257,11 @@ pub(super) fn secret_in(
     section: &Section<'_, '_>,
     folder: &Path,
     found: &mut Findings,
-) -> Option<Secret> {
+) -> Option<(PathBuf, Secret)> {
     let text = section.text(which, found)?;
     let path: PathBuf = folder.join(text.get_ref());
-    match secret::read(&secret::Place::File(path)) {
-        Ok(key) => Some(Secret(key)),
+    match secret::read(&secret::Place::File(path.clone())) {
+        Ok(key) => Some((path, Secret(key))),
         Err(error) => {
             let message = format!("{}: `{which}` is \"{}\"", section.title, text.get_ref());
             found.error(text.span(), message, error.to_string());

@@ -1,6 +1,9 @@
 //! The last thing before serving: what the daemon does not need any more, it gives up.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use caps::Capability;
@@ -23,12 +26,13 @@ pub fn confine(service: &Service) -> Result<Runner> {
     let runner = Runner::new(hooks)?;
     let has_hooks = !hooks.is_empty();
     let mut needed = privilege::needed(runner.switches_user());
-    if let Some(file) = &service.plan.file
-        && privilege::is_read_by_privilege(file)?
-    {
+    for file in read_again(service) {
+        if !privilege::is_read_by_privilege(file)? {
+            continue;
+        }
         needed.insert(Capability::CAP_DAC_READ_SEARCH);
         say!(
-            "xdp-knock: WARNING: {} is not root's: to read it again at a reload, the daemon keeps the right to read every file; run: chown root {0}",
+            "xdp-knock: WARNING: {} is not root's, or its folder is closed to root: to read it again at a reload, the daemon keeps the right to read every file; run: chown root {0}, and keep it where root may look, as in /etc/xdp-knock",
             file.display()
         );
     }
@@ -38,6 +42,15 @@ pub fn confine(service: &Service) -> Result<Runner> {
         say!("xdp-knock: {hold}");
     }
     Ok(runner)
+}
+
+/// What a reload reads: the configuration and the secrets that it names.
+fn read_again(service: &Service) -> impl Iterator<Item = &Path> {
+    let config = &service.plan.config;
+    let keys = config.keys.iter().flat_map(|key| &key.files);
+    let rotating = config.doors.iter().filter_map(|door| Some(&door.rotate.as_ref()?.file));
+    let lists = config.doors.iter().filter_map(|door| door.list_file.as_ref());
+    service.plan.file.iter().chain(keys).chain(rotating).chain(lists).map(PathBuf::as_path)
 }
 
 /// A kernel that does not hold files back is no reason not to serve.
