@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use knock_common::spa::{
-    abi::{KEYS_ENTRIES, RIGHTS_ENTRIES},
+    abi::{KEYS_ENTRIES, KeyId, RIGHTS_ENTRIES},
     key::SpaKey,
 };
 use toml::{Spanned, de::DeValue};
@@ -146,10 +146,11 @@ fn listen(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<u16
     Some(Spanned::new(text.span(), port.get()))
 }
 
-/// Keys as read, with the places of their names.
+/// Keys as read, with the places of their names and secrets.
 struct KeyDraft {
     name: Spanned<String>,
     from: Vec<Spanned<IpNet>>,
+    secrets: Vec<Range<usize>>,
     key: Key,
 }
 
@@ -223,7 +224,9 @@ fn key(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option
         found.error(section.span.clone(), format!("{}: no `secret_file`", section.title), help);
     }
     let read = ["secret_file", "old_secret_file"].into_iter();
-    let (files, secrets) = read.filter_map(|which| secret_in(which, section, folder, found)).unzip();
+    let read: Vec<_> = read.filter_map(|which| secret_in(which, section, folder, found)).collect();
+    let places = read.iter().map(|(span, _, _)| span.clone()).collect();
+    let (files, secrets) = read.into_iter().map(|(_, file, secret)| (file, secret)).unzip();
     let max_open = section.duration(&MAX_OPEN, found).map_or(DEFAULT_MAX_OPEN, Spanned::into_inner);
     let nat = section.boolean("nat", found).unwrap_or(false);
     let any_address = section.boolean("any_address", found).unwrap_or(false);
@@ -231,13 +234,14 @@ fn key(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option
     let name = name?;
     let bare = from.iter().map(|net| *net.get_ref()).collect();
     let key = Key { name: name.get_ref().clone(), secrets, files, max_open, nat, any_address, from: bare };
-    Some(KeyDraft { name, from, key })
+    Some(KeyDraft { name, from, secrets: places, key })
 }
 
 fn name(key: &str, section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<String>> {
     if !section.has(key) {
         let message = format!("{}: no `{key}`", section.title);
-        found.error(section.span.clone(), message, format!("add one, as {key} = \"alice\""));
+        let example = if key == "identity" { "box" } else { "alice" };
+        found.error(section.span.clone(), message, format!("add one, as {key} = \"{example}\""));
     }
     let text = section.text(key, found)?;
     let name = *text.get_ref();
@@ -257,11 +261,11 @@ pub(super) fn secret_in(
     section: &Section<'_, '_>,
     folder: &Path,
     found: &mut Findings,
-) -> Option<(PathBuf, Secret)> {
+) -> Option<(Range<usize>, PathBuf, Secret)> {
     let text = section.text(which, found)?;
     let path: PathBuf = folder.join(text.get_ref());
     match secret::read(&secret::Place::File(path.clone())) {
-        Ok(key) => Some((path, Secret(key))),
+        Ok(key) => Some((text.span(), path, Secret(key))),
         Err(error) => {
             let message = format!("{}: `{which}` is \"{}\"", section.title, text.get_ref());
             found.error(text.span(), message, error.to_string());
@@ -318,36 +322,65 @@ fn listens_apart(
 
 fn apart(keys: &[KeyDraft], found: &mut Findings) {
     let mut names: HashMap<&str, Range<usize>> = HashMap::new();
-    let mut ids = HashMap::new();
+    let mut ids: HashMap<KeyId, Range<usize>> = HashMap::new();
     for draft in keys {
         let name = draft.name.get_ref();
         if let Some(first) = names.insert(name, draft.name.span()) {
             let line = found.line_of(&first);
             let message = format!("a second key has the name \"{name}\"");
-            found.error(
-                draft.name.span(),
-                message,
-                format!("the first stands on line {line}: each name must be unique"),
-            );
+            let help = format!("the first stands on line {line}: each name must be unique");
+            found.error(draft.name.span(), message, help);
         }
-        for secret in &draft.key.secrets {
-            if let Some(other) = ids.insert(secret.0.id(), name) {
-                let message = format!("key \"{name}\" has a secret that \"{other}\" has too");
-                found.error(draft.name.span(), message, "make one with `xdp-knock keygen` for each");
+        for (secret, place) in draft.key.secrets.iter().zip(&draft.secrets) {
+            if let Some(first) = ids.insert(secret.0.id(), place.clone()) {
+                let line = found.line_of(&first);
+                let message = format!(
+                    "key \"{name}\": this secret (id {}) is there already",
+                    secret::hex(&secret.0.id())
+                );
+                let help = format!(
+                    "it is that of line {line}: make another with `xdp-knock keygen`, or take one out"
+                );
+                found.error(place.clone(), message, help);
             }
         }
     }
 }
 
+/// The kernel's maps have room for so many. Told where the room ends.
 fn counts(doors: &[door::Draft], keys: &[KeyDraft], found: &mut Findings) {
-    let secrets: usize = keys.iter().map(|draft| draft.key.secrets.len()).sum();
-    let pairs: usize = doors.iter().filter_map(|door| door.spa.as_ref()).map(|spa| 2 * spa.keys.len()).sum();
-    for (count, most, what) in
-        [(secrets, KEYS_ENTRIES, "secrets"), (pairs, RIGHTS_ENTRIES, "pairs of a door and a secret")]
-    {
-        if count > most {
-            found.file_error(format!("{count} {what} are too many"), format!("at most {most}"));
+    let secrets = keys.iter().map(|draft| (draft.name.span(), draft.key.secrets.len()));
+    let help =
+        format!("at most {KEYS_ENTRIES}: take keys out, or an `old_secret_file` that is not needed any more");
+    room(secrets, KEYS_ENTRIES, "secrets", help, found);
+    let of_key: HashMap<&str, usize> =
+        keys.iter().map(|draft| (draft.name.get_ref().as_str(), draft.key.secrets.len())).collect();
+    let of_door = |spa: &DoorDraft| {
+        let secrets = spa.keys.iter().filter_map(|key| of_key.get(key.get_ref().as_str()));
+        (spa.span.clone(), secrets.sum())
+    };
+    let pairs = doors.iter().filter_map(|door| door.spa.as_ref()).map(of_door);
+    let help =
+        format!("at most {RIGHTS_ENTRIES}: name fewer keys in `keys`, or take an `old_secret_file` out");
+    room(pairs, RIGHTS_ENTRIES, "pairs of a door and a secret", help, found);
+}
+
+fn room(
+    counted: impl Iterator<Item = (Range<usize>, usize)>,
+    most: usize,
+    what: &str,
+    help: String,
+    found: &mut Findings,
+) {
+    let (mut all, mut end) = (0, None);
+    for (place, count) in counted {
+        all += count;
+        if all > most {
+            end.get_or_insert(place);
         }
+    }
+    if let Some(place) = end {
+        found.error(place, format!("{all} {what} are too many"), help);
     }
 }
 
