@@ -11,7 +11,7 @@ use knock_common::{
 use nix::net::if_::if_indextoname;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{clock, generation::address};
+use crate::{clock, config::spa::LONGEST_WINDOW, generation::address};
 
 /// What happened. The names are the words of the event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +130,9 @@ pub struct Line {
     /// Events that this reader of the stream was too slow for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
+    /// How far ahead of this machine's clock a single packet was made that is too old or too new; below 0 is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skew_ms: Option<i64>,
     /// What there is to say in words: why, or what has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -177,20 +180,22 @@ impl Line {
             capped: None,
             overrun: None,
             missed: None,
+            skew_ms: None,
             detail: None,
         }
     }
 
-    /// Returns the line of an event of the kernel, or `None` for a kind that this program does not know.
+    /// Returns the line of an event of the kernel, or `None` for a kind that this program does not know. `since` is as in
+    /// [`Self::of_event`].
     #[must_use]
-    pub fn of_kernel(event: &Event, door: &str, iface: String) -> Option<Self> {
+    pub fn of_kernel(event: &Event, door: &str, iface: String, since: Option<Timestamp>) -> Option<Self> {
         let kind = Kind::from_number(event.kind)?;
         let name = match kind {
             Kind::Step => Name::Step,
             Kind::Reset => Name::Reset,
             Kind::Promoted => Name::Promoted,
             Kind::TableFull => Name::TableFull,
-            Kind::SpaRejected => return Some(Self::of_refusal(event, iface)),
+            Kind::SpaRejected => return Some(Self::of_refusal(event, iface, since)),
             Kind::Spent => Name::Spent,
         };
         let is_grant = matches!(kind, Kind::Promoted | Kind::TableFull | Kind::Spent);
@@ -206,29 +211,43 @@ impl Line {
     }
 
     /// Returns the line of a single packet that was refused.
-    fn of_refusal(event: &Event, iface: String) -> Self {
+    fn of_refusal(event: &Event, iface: String, since: Option<Timestamp>) -> Self {
         let refusal = Refusal::from_number(event.reason);
         let reason = refusal.map_or("unknown", Refusal::name);
-        let detail = match refusal {
-            Some(Refusal::Stale | Refusal::Future) => format!("{reason}: {}", skew(event)),
-            Some(Refusal::NoClock) => format!("{reason}: no daemon has told the kernel the time of late"),
-            _ => reason.to_owned(),
+        let time = clock::wall(event.time_ns);
+        let is_by_time = matches!(refusal, Some(Refusal::Stale | Refusal::Future));
+        // The kernel tells the packet's own time there.
+        let made =
+            is_by_time.then(|| Timestamp::from_nanosecond(event.until_ns.into()).unwrap_or(Timestamp::MAX));
+        let detail = match (made, refusal) {
+            (Some(made), _) => format!("{reason}: {}; {}", skew(made, time), remedy(made, time, since)),
+            (None, Some(Refusal::NoClock)) => {
+                format!("{reason}: no daemon has told the kernel the time of late: start it")
+            }
+            (None, _) => reason.to_owned(),
         };
         Self {
             source: Some(address(&event.source)),
             iface: Some(iface),
+            skew_ms: made
+                .map(|made| i64::try_from(made.duration_since(time).as_millis()).unwrap_or(i64::MAX)),
             detail: Some(detail),
-            ..Self::new(clock::wall(event.time_ns), Name::SpaRejected)
+            ..Self::new(time, Name::SpaRejected)
         }
     }
 
-    /// Returns the line of an event of the kernel, with doors named by their ids.
+    /// Returns the line of an event of the kernel, with doors named by their ids; `since` is since when it is known which
+    /// single packets were accepted.
     #[must_use]
-    pub fn of_event(event: &Event, door_names: &BTreeMap<u64, String>) -> Option<Self> {
+    pub fn of_event(
+        event: &Event,
+        door_names: &BTreeMap<u64, String>,
+        since: Option<Timestamp>,
+    ) -> Option<Self> {
         let iface = if_indextoname(event.interface)
             .map_or_else(|_| format!("if{}", event.interface), |name| name.to_string_lossy().into_owned());
         let unknown = || format!("#{:x}", event.door);
-        Self::of_kernel(event, &door_names.get(&event.door).cloned().unwrap_or_else(unknown), iface)
+        Self::of_kernel(event, &door_names.get(&event.door).cloned().unwrap_or_else(unknown), iface, since)
     }
 
     /// Returns the line as one JSON object.
@@ -322,18 +341,32 @@ impl Line {
 }
 
 /// Returns in words how far the time of a packet was from this machine's.
-fn skew(event: &Event) -> String {
-    let here_ns = clock::wall(event.time_ns).as_nanosecond();
-    let apart_ns = i128::from(event.until_ns) - here_ns;
-    let apart =
-        Duration::from_secs(u64::try_from(apart_ns.unsigned_abs() / 1_000_000_000).unwrap_or(u64::MAX));
-    let which = if apart_ns < 0 { "behind" } else { "ahead of" };
-    format!("its time is {} {which} this machine's", humantime::format_duration(apart))
+fn skew(made: Timestamp, here: Timestamp) -> String {
+    let apart = made.duration_since(here);
+    let which = if apart.is_negative() { "behind" } else { "ahead of" };
+    let apart = humantime::format_duration(Duration::from_secs(apart.as_secs().unsigned_abs()));
+    format!("its time is {apart} {which} this machine's")
+}
+
+/// Returns what to do about a packet that is too old or too new: of a clock that no window allows for, set it.
+fn remedy(made: Timestamp, here: Timestamp, since: Option<Timestamp>) -> String {
+    let is_near = made.duration_since(here).unsigned_abs() <= LONGEST_WINDOW;
+    match since.filter(|since| is_near && made < *since) {
+        Some(since) => format!(
+            "which packets were accepted that were made before {} is not known: send another then",
+            since.strftime("%Y-%m-%d %H:%M:%S UTC")
+        ),
+        None => "set the client's clock, or this machine's".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable;
+    use jiff::SignedDuration;
+
     use super::*;
+    use crate::clock::Moment;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
@@ -398,5 +431,54 @@ mod tests {
         assert!(plain(&reloaded).ends_with("doors +vpn -web"), "{}", plain(&reloaded));
         assert!(reloaded.json().contains(r#""detail":"doors +vpn -web""#), "{}", reloaded.json());
         assert!(!line(Name::Expired).json().contains("detail"), "what does not apply is left out");
+    }
+
+    #[test]
+    fn a_packet_of_another_time_is_told_with_how_far_it_is_and_what_to_do() {
+        let now = Moment::now();
+        let made =
+            |ahead_ms: i64| now.wall.checked_add(SignedDuration::from_millis(ahead_ms)).expect("a time");
+        let (before, after) = (Some(made(-100_000)), Some(made(5000)));
+        // Half a second more than is told: the two clocks are read one after the other.
+        for (refusal, ahead_ms, since, told) in [
+            (
+                Refusal::Future,
+                3_602_500,
+                before,
+                "future: its time is 1h 2s ahead of this machine's; set the client's",
+            ),
+            (
+                Refusal::Stale,
+                -86_401_500,
+                None,
+                "stale: its time is 1day 1s behind this machine's; set the client's",
+            ),
+            (
+                Refusal::Stale,
+                -60_500,
+                before,
+                "stale: its time is 1m behind this machine's; set the client's",
+            ),
+            (
+                Refusal::Stale,
+                2500,
+                after,
+                "stale: its time is 2s ahead of this machine's; which packets were accepted",
+            ),
+        ] {
+            let event = Event {
+                time_ns: now.ns,
+                kind: Kind::SpaRejected as u8,
+                reason: refusal.number(),
+                until_ns: u64::try_from(made(ahead_ms).as_nanosecond()).expect("after 1970"),
+                ..Zeroable::zeroed()
+            };
+
+            let line = Line::of_kernel(&event, "", "eth0".to_owned(), since).expect("a known kind");
+
+            let apart_ms = line.skew_ms.expect("a skew") - ahead_ms;
+            assert!(apart_ms.abs() < 400 && plain(&line).contains(told), "{apart_ms}: {}", plain(&line));
+            assert!(line.json().contains("\"skew_ms\":") && line.json().contains(told), "{}", line.json());
+        }
     }
 }

@@ -222,9 +222,17 @@ impl State {
     /// # Errors
     /// When the map cannot be read.
     pub fn kept_since(&self) -> Result<Option<Timestamp>> {
+        Ok(self.told_time()?.map(|told| clock::wall(told.since_ns)))
+    }
+
+    /// Returns what the kernel was told of the wall time; `None` where it never was.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn told_time(&self) -> Result<Option<WallClock>> {
         let Some(wall) = &self.wall else { return Ok(None) };
         let told = wall.get(&0, 0).context("reading the clock of single packets")?.0;
-        Ok((told.seen_ns != 0).then(|| clock::wall(told.since_ns)))
+        Ok(Some(told).filter(|told| told.seen_ns != 0))
     }
 }
 

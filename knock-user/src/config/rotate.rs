@@ -86,7 +86,8 @@ impl Draft {
                 found.error(value.span(), message, format!("add one, as {key} = {example}"));
             }
         }
-        let (file, secret) = secret_in("secret_file", &section, folder, found).unzip();
+        let read = secret_in("secret_file", &section, folder, found);
+        let (file, secret) = read.map(|(_, file, secret)| (file, secret)).unzip();
         let steps = section.count("steps", 1, MAX_STEPS as u32, found);
         let every = section.duration(&EVERY, found);
         let ports = ports(&section, found);

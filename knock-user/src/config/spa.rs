@@ -29,13 +29,15 @@ use crate::{secret, step::Step};
 const MAX_NAME: usize = 63;
 /// How far clocks may be apart where nothing is said of it.
 pub const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
+/// How far apart they may be at most.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(600);
 const DEFAULT_MAX_OPEN: Duration = Duration::from_secs(3600);
 
 /// The shortest is what clocks in step keep; the longest is the time that a packet held back on the way stays good.
 const WINDOW: DurationKey = DurationKey {
     name: "window",
     min: Duration::from_secs(1),
-    max: Duration::from_secs(600),
+    max: LONGEST_WINDOW,
     examples: "\"10s\", \"30s\" or \"2m\"",
 };
 const MAX_OPEN: DurationKey = DurationKey {

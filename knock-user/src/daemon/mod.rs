@@ -261,8 +261,10 @@ impl Daemon {
     }
 
     fn drain(&mut self, events: Vec<knock_common::event::Event>) {
+        // An event is told without it, should it not be readable.
+        let since = self.state.kept_since().unwrap_or_default();
         for event in events {
-            if let Some(line) = Line::of_event(&event, &self.door_names) {
+            if let Some(line) = Line::of_event(&event, &self.door_names, since) {
                 self.publish(line);
             }
         }

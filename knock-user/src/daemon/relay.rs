@@ -60,8 +60,9 @@ async fn pass_on(
     loop {
         tokio::select! {
             events = ring.read() => {
+                let since = state.kept_since()?;
                 for event in events? {
-                    Line::of_event(&event, &names).into_iter().for_each(|line| hub.publish(line));
+                    Line::of_event(&event, &names, since).into_iter().for_each(|line| hub.publish(line));
                 }
             }
             Some(command) = server.next() => {
