@@ -1,14 +1,18 @@
 //! Collecting what `status` tells. Works for root, and inside a daemon that gave root up.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use knock_common::abi::Grant as Entry;
+use knock_common::{
+    abi::Grant as Entry,
+    spa::{abi::WallClock, verdict::CLOCK_TRUST_NS},
+};
 
 use super::{
     Confirm, Door, Generation, Interface, InterfaceState, Status, Table, Uncovered, VERSION,
     problems::{cut_short, interfaces, problems},
     sight::Sight,
+    text::span,
 };
 use crate::{
     about::{About, AboutDoor},
@@ -23,6 +27,9 @@ use crate::{
 
 /// A table this full, in percent, is worth a warning.
 pub const NEARLY_FULL_PERCENT: usize = 90;
+
+/// A daemon that lives tells the time every second.
+const UNTOLD_NS: u64 = 60 * 1_000_000_000;
 
 /// Collects everything.
 ///
@@ -40,7 +47,10 @@ pub fn collect(pins: &Pins, sight: &Sight, server: Server) -> Result<Status> {
         Held::default()
     });
     let uncovered = uncovered(&devices, &interfaces)?;
-    let warnings = warnings(&interfaces, &uncovered, &held.tables, server);
+    let mut warnings = warnings(&interfaces, &uncovered, &held.tables, server);
+    let takes_packets =
+        sight.in_force().is_some_and(|about| about.doors.values().any(|door| door.spa.is_some()));
+    warnings.extend(untold(held.told, now.ns).filter(|_| takes_packets));
     Ok(Status {
         v: VERSION,
         protected: problems.is_empty(),
@@ -67,6 +77,8 @@ struct Held {
     doors: Vec<Door>,
     tables: Vec<Table>,
     counters: BTreeMap<&'static str, u64>,
+    /// What the kernel knows of wall time.
+    told: Option<WallClock>,
 }
 
 impl Held {
@@ -97,6 +109,7 @@ impl Held {
             doors: doors.map(|(name, about)| door(name, about, live(about.id))).collect(),
             tables,
             counters: state.counts()?.into_iter().collect(),
+            told: state.told_time()?,
         })
     }
 }
@@ -187,11 +200,46 @@ fn warnings(
     warnings
 }
 
+/// Returns what there is to say of a kernel that is not told the time any more, by which it judges single packets.
+fn untold(told: Option<WallClock>, now_ns: u64) -> Option<String> {
+    let age_ns = told.map_or(u64::MAX, |told| now_ns.saturating_sub(told.seen_ns));
+    if age_ns < UNTOLD_NS {
+        return None;
+    }
+    let what = match CLOCK_TRUST_NS.checked_sub(age_ns) {
+        Some(left_ns) => format!("are refused in {}", span(Duration::from_nanos(left_ns))),
+        None => "are refused as `no_clock`".to_owned(),
+    };
+    Some(format!(
+        "no daemon tells the kernel the time: single packets {what}; start one: `xdp-knock run --persist`"
+    ))
+}
+
 impl Table {
     /// Returns whether the table is worth a warning. Those of attempts and conversations make room by themselves.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
         let makes_room = matches!(self.name, "first_attempts" | "later_attempts" | "sessions" | "replies");
         !makes_room && self.entries * 100 > self.capacity * NEARLY_FULL_PERCENT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_nobody_tells_the_time_is_told_of_before_it_refuses() {
+        const HOUR_NS: u64 = 3600 * 1_000_000_000;
+        let words = |told_ago_ns: u64| {
+            let told = WallClock { offset_ns: 0, seen_ns: HOUR_NS, since_ns: 0 };
+            untold(Some(told), HOUR_NS + told_ago_ns).unwrap_or_default()
+        };
+
+        assert_eq!(words(2_000_000_000), "");
+        assert!(words(2 * HOUR_NS).contains("single packets are refused in 10h;"), "{}", words(2 * HOUR_NS));
+        assert!(words(12 * HOUR_NS).contains("are refused in"), "{}", words(12 * HOUR_NS));
+        assert!(words(12 * HOUR_NS + 1).contains("are refused as `no_clock`"), "{}", words(13 * HOUR_NS));
+        assert!(untold(None, HOUR_NS).is_some_and(|words| words.contains("`no_clock`")));
     }
 }
