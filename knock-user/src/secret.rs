@@ -275,10 +275,13 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_read_from_where_it_stands_and_stays_open() {
-        use std::{io::Write as _, os::fd::AsRawFd as _};
+        use std::{
+            io::{Seek as _, Write as _},
+            os::fd::AsRawFd as _,
+        };
         let mut file = tempfile::tempfile().unwrap();
         write!(file, "{TEXT}{TEXT}").unwrap();
-        std::io::Seek::seek(&mut file, io::SeekFrom::Start(65)).unwrap();
+        file.seek(io::SeekFrom::Start(65)).unwrap();
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.write_all(TEXT.as_bytes()).unwrap();
         drop(theirs);
