@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::toolchain::{Facts, Step, apt_install, apt_update};
 
 /// (program, package, what a test does with it)
-const PROGRAMS: [(&str, &str, &str); 25] = [
+const PROGRAMS: [(&str, &str, &str); 26] = [
     ("knockd", "knockd", "the stock daemon and client that people migrate from"),
     ("nmap", "nmap", "scans that must find nothing"),
     ("nc.openbsd", "netcat-openbsd", "knocks and services over TCP and UDP"),
@@ -26,6 +26,11 @@ const PROGRAMS: [(&str, &str, &str); 25] = [
     ("socat", "socat", "services with chosen source ports"),
     ("openssl", "openssl", "the codes of the shell client of docs/spa-client.sh"),
     ("strace", "strace", "makes one system call fail, at a place of the test's choice"),
+    (
+        "faketime",
+        "faketime",
+        "a wall clock of the daemon's own, which a test may set; its library is used alone",
+    ),
     ("nft", "nftables", "counts what got past the gate; hands ports on to a host behind it"),
     ("busybox", "busybox", "a web server on the far side"),
     ("dnsmasq", "dnsmasq-base", "names, leases and router advertisements from the far side"),
