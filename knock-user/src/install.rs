@@ -105,7 +105,7 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
         state: Some(&state),
         about: about.chunks()?,
         confirm_by_ns: plan.confirm.map(clock::after_ns),
-        start: Start::of(pins, &generation.spa, about.state.as_deref())?,
+        start: Start::of(pins, &generation, about.state.as_deref())?,
         ..Options::default()
     };
     // Grants of doors that are long gone must not come to life with a new door of their name.
@@ -120,7 +120,7 @@ fn replace(held: &Held, plan: &Plan, before: &mut Before<'_>) -> Result<Installe
         rollback::start_time(&mut gate, time)?;
     }
     if let Some(file) = &about.state {
-        packets::begin(file, &generation.spa);
+        packets::begin(file, &generation);
     }
     let (attached, awaited) = put_on_all(&mut gate, plan, before, held)?;
     let diff = before.about.as_ref().map(|old| Diff::between(old, &about));

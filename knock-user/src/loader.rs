@@ -225,11 +225,12 @@ impl Gate {
             about.set(number, *chunk, 0).context("writing the generation's description of itself")?;
         }
         self.fill_spa(&generation.spa)?;
+        self.shelf = Shelf::of(&generation.pages);
         if let Some(known) = &options.start.floors {
-            self.begin_floors(known)?;
+            self.begin_floors(known, options.start.is_whole)?;
         }
         self.tell_time(options.start.gap)?;
-        self.fill_pages(&generation.pages)?;
+        self.fill_books()?;
         if let Some(by_ns) = options.confirm_by_ns {
             wire::confirm(&mut self.ebpf)?.set(0, by_ns, 0).context("writing the time to confirm by")?;
         }
@@ -260,25 +261,28 @@ impl Gate {
         clock.set(0, Wire(fresh), 0).context("telling the kernel the time")
     }
 
-    /// Gives every secret its floor: the highest counter that is known to have been accepted. One that is there stays, for
-    /// the kernel may raise it at any moment.
+    /// Gives every secret, and every sequence that opens once, its floor: the highest counter that is known to have been
+    /// accepted. One that is there stays, for the kernel may raise it at any moment. `is_whole` says that nothing else was.
     ///
     /// # Errors
     /// When there is no room for that of a secret of this generation.
-    pub fn begin_floors(&mut self, known: &BTreeMap<KeyId, u64>) -> Result<()> {
-        let ids: Vec<KeyId> =
+    pub fn begin_floors(&mut self, known: &BTreeMap<KeyId, u64>, is_whole: bool) -> Result<()> {
+        let keys: Vec<KeyId> =
             wire::spa_keys(&mut self.ebpf)?.keys().collect::<Result<_, _>>().context("reading the keys")?;
+        let mut least: BTreeMap<KeyId, u64> = keys.into_iter().map(|id| (id, 0)).collect();
+        least.extend(self.shelf.floors(is_whole));
         let mut floors = wire::spa_floors(&mut self.ebpf)?;
-        for id in &ids {
-            match floors.insert(id, known.get(id).copied().unwrap_or(0), BPF_NOEXIST) {
+        for (id, least) in &least {
+            let floor = known.get(id).copied().unwrap_or(0).max(*least);
+            match floors.insert(id, floor, BPF_NOEXIST) {
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
                 other => other.context(
-                    "no room for the counter of a key: keys of former configurations have it; detach, remove the state file, and begin anew",
+                    "no room for the counter of a key or the use of a sequence: those of former configurations have it; detach, remove the state file, and begin anew",
                 )?,
             }
         }
         // Those of former secrets, which may come back, as far as there is room.
-        for (id, floor) in known.iter().filter(|(id, _)| !ids.contains(id)) {
+        for (id, floor) in known.iter().filter(|(id, _)| !least.contains_key(*id)) {
             let _ = floors.insert(id, floor, BPF_NOEXIST);
         }
         Ok(())

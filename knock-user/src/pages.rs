@@ -102,22 +102,27 @@ impl Pages {
         self.volumes.iter().flat_map(|volume| std::iter::repeat_n(volume.rule, LANES as usize))
     }
 
-    /// Returns the floors that claims raise, with what they are to be where nothing is known of them: at `unix_ns`, a time
-    /// step that may have been used before somebody lost the floors is used up.
+    /// Returns the floors that claims raise.
+    #[must_use]
+    pub fn floors(&self) -> Vec<KeyId> {
+        self.volumes.iter().flat_map(|volume| volume.floors(0)).map(|(floor, _)| floor).collect()
+    }
+}
+
+impl Volume {
+    /// Returns the floors that claims raise, with what they are to be at least where it is not known what was used: at
+    /// `unix_ns`, a time step that may have been used before somebody lost the floors is used up.
     #[must_use]
     pub fn floors(&self, unix_ns: u64) -> Vec<(KeyId, u64)> {
-        let floors = self.volumes.iter().flat_map(|volume| match &volume.contents {
+        match &self.contents {
             Contents::Rotating { rotation, period_ns, .. } => {
                 let newest = time_step(unix_ns, *period_ns).unwrap_or(0).saturating_add(1);
                 vec![(rotation.floor(), newest.saturating_mul(*period_ns))]
             }
             Contents::List(lines) => lines.iter().map(|(floor, _)| (*floor, 0)).collect(),
-        });
-        floors.collect()
+        }
     }
-}
 
-impl Volume {
     /// Returns its lanes: door numbers with what the kernel is to know of them. `is_used` tells of a floor whether it has
     /// been raised.
     #[must_use]

@@ -87,13 +87,13 @@ pub enum SecretError {
 }
 
 fn next_step(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::NotFound => "make one with `xdp-knock keygen`, or name another",
-        io::ErrorKind::PermissionDenied => {
-            "see to it that its folder may be entered by who runs this, and that the file is theirs"
-        }
-        _ => "name another",
+    if cause.kind() == io::ErrorKind::NotFound {
+        return "make one with `xdp-knock keygen`, or name another";
     }
+    if cause.kind() == io::ErrorKind::PermissionDenied {
+        return "see to it that its folder may be entered by who runs this, and that the file is theirs";
+    }
+    "name another"
 }
 
 /// Reads the secret of a key.

@@ -2,19 +2,16 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, MapData};
 use knock_common::{
     abi::{GrantKey, Proto, StepRule, mapped},
     door::door_id,
     event::Event,
     names,
     rotate::{Ports, RotatingStep, Rotation},
-    spa::{
-        abi::{KeyId, WallClock},
-        key::SpaKey,
-    },
+    spa::{abi::WallClock, key::SpaKey},
 };
-use knock_user::{loader::Options, wire::Wire};
+use knock_user::{loader::Options, state_file::packets::Start, wire::Wire};
 
 use crate::{
     kernel::{Kernel, compile},
@@ -40,7 +37,6 @@ pub struct Book {
     /// The time step at [`START`].
     pub step: u64,
     wall: Array<MapData, Wire<WallClock>>,
-    floors: HashMap<MapData, KeyId, u64>,
     now_ns: u64,
 }
 
@@ -80,13 +76,22 @@ impl Book {
     /// Loads a configuration, with a state of its own or the one of a folder. Its first time step is this machine's when it is
     /// loaded, since the loader goes by that; the clock then goes as the test says.
     pub fn load(config: &str, state: Option<&Path>) -> Self {
+        Self::load_as(config, state, Start::default())
+    }
+
+    /// The same where it is not known what was used before.
+    pub fn load_without_memory(config: &str, state: Option<&Path>) -> Self {
+        Self::load_as(config, state, Start { is_whole: false, ..Start::default() })
+    }
+
+    fn load_as(config: &str, state: Option<&Path>, start: Start) -> Self {
         let generation = compile(config);
-        let options = Options { test_clock: true, state, ..Options::default() };
+        let options = Options { test_clock: true, state, start, ..Options::default() };
         let mut kernel = Kernel::load_with(&generation, &options);
-        let (wall, floors) = (kernel.take(names::SPA_CLOCK), kernel.take(names::SPA_FLOORS));
+        let wall = kernel.take(names::SPA_CLOCK);
         let unix_ns = knock_user::clock::unix_ns();
         let step = unix_ns / PERIOD;
-        let mut book = Self { kernel, step, wall, floors, now_ns: START };
+        let mut book = Self { kernel, step, wall, now_ns: START };
         book.tell_wall(step * PERIOD - START);
         book.set_now(START);
         book
@@ -96,11 +101,6 @@ impl Book {
     pub fn tell_wall(&mut self, offset_ns: u64) {
         let clock = WallClock { offset_ns, seen_ns: self.now_ns, since_ns: 0 };
         self.wall.set(0, Wire(clock), 0).expect("an array");
-    }
-
-    /// Has the kernel know that no time step was used, which the loader could not.
-    pub fn know_nothing_used(&mut self) {
-        self.floors.insert(rotation().floor(), 0, 0).expect("it is there");
     }
 
     /// Sets the boot time.

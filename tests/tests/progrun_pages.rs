@@ -18,9 +18,7 @@ const OTHER: [u8; 4] = [198, 51, 100, 7];
 
 fn rotating() -> Book {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut book = Book::load(&config(folder.path(), ""), None);
-    book.know_nothing_used();
-    book
+    Book::load(&config(folder.path(), ""), None)
 }
 
 #[test]
@@ -160,7 +158,7 @@ fn a_clock_that_goes_back_brings_no_used_sequence_back() {
 fn where_the_use_is_not_known_what_may_have_been_used_opens_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = BpfFs::new();
-    let mut book = Book::load(&config(folder.path(), ""), Some(state.path()));
+    let mut book = Book::load_without_memory(&config(folder.path(), ""), Some(state.path()));
     for step in [0, 1] {
         book.knock(CLIENT, &sequence(book.step + step));
         assert!(!book.is_open(CLIENT), "{step} steps ahead, at a start with no memory");
@@ -171,7 +169,7 @@ fn where_the_use_is_not_known_what_may_have_been_used_opens_nothing() {
     assert!(book.is_open(CLIENT));
 
     // A reload with the same state remembers.
-    let mut after = Book::load(&config(folder.path(), ""), Some(state.path()));
+    let mut after = Book::load_without_memory(&config(folder.path(), ""), Some(state.path()));
     let used = book.step + 3;
     after.go_to(used - after.step);
     after.knock(OTHER, &sequence(used));
@@ -211,7 +209,6 @@ fn of_two_sources_that_complete_it_at_the_same_instant_one_is_let_in() {
 fn a_door_s_sources_hold_for_its_rotating_sequence_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut book = Book::load(&config(folder.path(), "from = [\"203.0.113.0/24\"]"), None);
-    book.know_nothing_used();
 
     book.knock(OTHER, &sequence(book.step));
     assert!(!book.is_open(OTHER));

@@ -10,8 +10,8 @@ use super::hmac::HmacKey;
 pub const KEYS_ENTRIES: usize = 1024;
 /// Most pairs of a secret and a door that it may ask for.
 pub const RIGHTS_ENTRIES: usize = 4096;
-/// Most secrets whose counters are remembered, those of former configurations included.
-pub const FLOORS_ENTRIES: usize = 4096;
+/// Most secrets and one-time sequences whose use is remembered, those of former configurations included.
+pub const FLOORS_ENTRIES: usize = 16_384;
 
 /// What a secret is known by outside, made of it: [`super::key::SpaKey::id`].
 pub type KeyId = [u8; 8];

@@ -156,7 +156,7 @@ impl Daemon {
         }
         let known =
             packets::of_file(path).map(|known| known.map_or_else(BTreeMap::new, |(_, floors)| floors));
-        if known.and_then(|known| installed.gate.begin_floors(&known)).is_ok() {
+        if known.and_then(|known| installed.gate.begin_floors(&known, false)).is_ok() {
             installed.knows_floors = true;
             say!(
                 "xdp-knock: it is known again which single packets were accepted: those of every secret are judged"

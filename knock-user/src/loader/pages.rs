@@ -4,10 +4,9 @@
 use std::{collections::BTreeSet, ops::Range};
 
 use anyhow::{Context, Result, bail};
-use aya::maps::MapError;
 use knock_common::{abi::MAX_DOORS, pages::Page, spa::abi::KeyId};
 
-use super::{BPF_NOEXIST, Gate};
+use super::Gate;
 use crate::{
     clock,
     pages::{Entry, Pages, Volume},
@@ -18,44 +17,49 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Shelf(Vec<(Volume, Range<u64>)>);
 
-impl Gate {
-    pub(super) fn fill_pages(&mut self, pages: &Pages) -> Result<()> {
-        if pages.volumes.is_empty() {
-            return Ok(());
-        }
-        let unix_ns = clock::unix_ns();
-        let used = self.fill_page_floors(pages, unix_ns)?;
-        let mut books = wire::books(&mut self.ebpf)?;
-        for volume in &pages.volumes {
-            for (number, book) in volume.books(|floor| used.contains(floor)) {
-                books.set(number, Wire(book), 0).context("writing what a door's sequences are")?;
-                if books.get(&number, 0)?.0 != book {
-                    bail!(
-                        "what a door's sequences are reads back other than it was written: nothing was attached"
-                    );
-                }
-            }
-        }
-        self.shelf = Shelf(pages.volumes.iter().map(|volume| (volume.clone(), 0..0)).collect());
-        self.lay_pages(unix_ns)
+impl Shelf {
+    pub(super) fn of(pages: &Pages) -> Self {
+        Self(pages.volumes.iter().map(|volume| (volume.clone(), 0..0)).collect())
     }
 
-    /// Makes the floors that claims raise, where they are not there yet; returns those that have been raised.
-    fn fill_page_floors(&mut self, pages: &Pages, unix_ns: u64) -> Result<BTreeSet<KeyId>> {
-        let mut floors = wire::spa_floors(&mut self.ebpf)?;
+    /// Returns the floors of its sequences, with what they are to be at least: where not all that was used is known, time
+    /// steps that may have been are used up.
+    pub(super) fn floors(&self, is_whole: bool) -> Vec<(KeyId, u64)> {
+        let unix_ns = clock::unix_ns();
+        let floors = self.0.iter().flat_map(|(volume, _)| volume.floors(unix_ns));
+        floors.map(|(id, least)| (id, if is_whole { 0 } else { least })).collect()
+    }
+}
+
+impl Gate {
+    /// Says what the doors' sequences are, and lays them in.
+    pub(super) fn fill_books(&mut self) -> Result<()> {
+        let shelf = std::mem::take(&mut self.shelf);
+        let filled = shelf.0.iter().try_for_each(|(volume, _)| self.fill_book(volume));
+        self.shelf = shelf;
+        filled?;
+        self.lay_pages(clock::unix_ns())
+    }
+
+    fn fill_book(&mut self, volume: &Volume) -> Result<()> {
         let mut used = BTreeSet::new();
-        for (id, unknown) in pages.floors(unix_ns) {
-            match floors.insert(id, unknown, BPF_NOEXIST) {
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
-                other => other.context(
-                    "no room for what sequences were used: those of former configurations have it; detach, and begin anew",
-                )?,
-            }
-            if floors.get(&id, 0).context("what sequences were used was written and is not there")? > 0 {
+        let floors = wire::spa_floors(&mut self.ebpf)?;
+        for (id, _) in volume.floors(0) {
+            // One that is not there opens nothing, and says nothing of what was used.
+            if floors.get(&id, 0).is_ok_and(|floor| floor > 0) {
                 used.insert(id);
             }
         }
-        Ok(used)
+        let mut books = wire::books(&mut self.ebpf)?;
+        for (number, book) in volume.books(|floor| used.contains(floor)) {
+            books.set(number, Wire(book), 0).context("writing what a door's sequences are")?;
+            if books.get(&number, 0)?.0 != book {
+                bail!(
+                    "what a door's sequences are reads back other than it was written: nothing was attached"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Lays in the sequences that are to be there at a time and are not.

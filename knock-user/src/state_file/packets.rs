@@ -1,5 +1,5 @@
-//! What the file tells of single packets, and what secrets begin with by it: before anything judges, since a floor that is
-//! too low lets in twice.
+//! What the file tells of single packets and of sequences that open once, and what their floors begin with by it: before
+//! anything judges, since a floor that is too low lets in twice.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -11,10 +11,10 @@ use super::Saved;
 use crate::{
     clock::Moment,
     config::spa::DEFAULT_WINDOW,
+    generation::Generation,
     install::warn_of,
     pins::Pins,
     secret::hex,
-    spa::Spa,
     state::{self, State},
 };
 
@@ -27,12 +27,14 @@ pub struct Start {
     /// How far ahead of now packets may be dated that were accepted by floors that are gone; `None` where the kernel has
     /// floors, and knows since when.
     pub gap: Option<Duration>,
+    /// The floors tell all that was ever accepted: nobody judged since they were written down.
+    pub is_whole: bool,
 }
 
 impl Default for Start {
     /// Of a state of one's own: nothing was ever accepted.
     fn default() -> Self {
-        Self { floors: Some(BTreeMap::new()), gap: Some(Duration::ZERO) }
+        Self { floors: Some(BTreeMap::new()), gap: Some(Duration::ZERO), is_whole: true }
     }
 }
 
@@ -41,34 +43,52 @@ impl Start {
     ///
     /// # Errors
     /// When the kernel's maps cannot be read.
-    pub fn of(pins: &Pins, spa: &Spa, file: Option<&Path>) -> Result<Self> {
+    pub fn of(pins: &Pins, generation: &Generation, file: Option<&Path>) -> Result<Self> {
+        let Generation { spa, pages, .. } = generation;
         let known = state::known_floors(pins)?;
-        let mut lacking = Vec::new();
+        let lacks = |id: &KeyId| -> Result<bool> {
+            Ok(known.as_ref().map_or(Ok(None), |known| known.get(id))?.is_none())
+        };
+        let mut lacking = Lacking::default();
         for (id, _) in &spa.keys {
-            if known.as_ref().map_or(Ok(None), |known| known.get(id))?.is_none() {
-                lacking.push(hex(id));
+            if lacks(id)? {
+                lacking.secrets.push(hex(id));
             }
         }
-        if known.is_some() && lacking.is_empty() {
-            return Ok(Self { floors: Some(BTreeMap::new()), gap: None });
+        for id in pages.floors() {
+            lacking.has_sequences |= lacks(&id)?;
+        }
+        if known.is_some() && lacking.is_nothing() {
+            return Ok(Self { floors: Some(BTreeMap::new()), gap: None, is_whole: false });
         }
         let window = spa.server.map_or(DEFAULT_WINDOW, |server| Duration::from_nanos(server.window_ns));
-        let (floors, gap) = match file.map_or(Ok(None), of_file) {
-            Ok(None) => (Some(BTreeMap::new()), window),
-            Ok(Some((saved, floors))) => (Some(floors), saved.gap(window, Moment::now(), &boot())),
+        let (floors, gap, is_whole) = match file.map_or(Ok(None), of_file) {
+            Ok(None) => (Some(BTreeMap::new()), window, false),
+            Ok(Some((saved, floors))) => {
+                let is_whole = known.is_none() && saved.ended_since.is_some();
+                (Some(floors), saved.gap(window, Moment::now(), &boot()), is_whole)
+            }
             Err(error) => {
-                refuse(&lacking, &error);
-                (None, window)
+                lacking.refuse(&error);
+                (None, window, false)
             }
         };
-        let start = Self { floors, gap: known.is_none().then_some(gap) };
+        let start = Self { floors, gap: known.is_none().then_some(gap), is_whole };
         start.tell(&lacking);
         Ok(start)
     }
 
-    fn tell(&self, lacking: &[String]) {
-        let (Some(gap), Some(_)) = (self.gap, &self.floors) else { return };
-        if gap.is_zero() || lacking.is_empty() {
+    fn tell(&self, lacking: &Lacking) {
+        if self.floors.is_none() {
+            return;
+        }
+        if lacking.has_sequences && !self.is_whole {
+            say!(
+                "xdp-knock: rotating sequences open from the second next time step on: which were used before is not known to the last"
+            );
+        }
+        let Some(gap) = self.gap.filter(|gap| !gap.is_zero()) else { return };
+        if lacking.secrets.is_empty() {
             return;
         }
         say!(
@@ -78,14 +98,34 @@ impl Start {
     }
 }
 
-fn refuse(lacking: &[String], error: &anyhow::Error) {
-    if lacking.is_empty() {
-        return;
+/// What the kernel has no floors for.
+#[derive(Debug, Default)]
+struct Lacking {
+    /// Secrets, by their ids.
+    secrets: Vec<String>,
+    /// Some sequence that opens once.
+    has_sequences: bool,
+}
+
+impl Lacking {
+    const fn is_nothing(&self) -> bool {
+        self.secrets.is_empty() && !self.has_sequences
     }
-    say!(
-        "xdp-knock: WARNING: which single packets were accepted before is not known: {error:#}. Until that is mended, all with these secrets are refused as replayed: {}. To begin anew, remove the file and reload: what was made before the start is refused then",
-        lacking.join(", ")
-    );
+
+    /// Says that what cannot be known opens nothing.
+    fn refuse(&self, error: &anyhow::Error) {
+        if !self.secrets.is_empty() {
+            say!(
+                "xdp-knock: WARNING: which single packets were accepted before is not known: {error:#}. Until that is mended, all with these secrets are refused as replayed: {}. To begin anew, remove the file and reload: what was made before the start is refused then",
+                self.secrets.join(", ")
+            );
+        }
+        if self.has_sequences {
+            say!(
+                "xdp-knock: WARNING: which rotating and one-time sequences were used before is not known: {error:#}. Until that is mended, none opens its door. To begin anew, remove the file and reload"
+            );
+        }
+    }
 }
 
 /// Reads what a file knows; `None` where there is none.
@@ -99,10 +139,11 @@ pub fn of_file(path: &Path) -> Result<Option<(Saved, BTreeMap<KeyId, u64>)>> {
     Ok(Some((saved, floors)))
 }
 
-/// Notes in the file, where there are secrets, that a gate is about to judge. What fails is said: should the gate end other
+/// Notes in the file, where there are floors, that a gate is about to judge. What fails is said: should the gate end other
 /// than in order before the file is next written, the one after it may take it for more than it knows.
-pub fn begin(path: &Path, spa: &Spa) {
-    if !spa.keys.is_empty() && Saved::load(path).is_ok() {
+pub fn begin(path: &Path, generation: &Generation) {
+    let has_floors = !generation.spa.keys.is_empty() || !generation.pages.volumes.is_empty();
+    if has_floors && Saved::load(path).is_ok() {
         warn_of(Saved::begin(path, Timestamp::now()));
     }
 }
