@@ -1,17 +1,19 @@
 //! The real program with doors that single packets open: its maps filled by hand, packet by packet.
 
-use std::collections::BTreeSet;
-
 use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, TestRun as _, TestRunOptions, Xdp},
 };
 use knock_common::{
-    abi::{Address, Ban, DoorRule, Grant, GrantKey, List, PORTS, PrefixKey, Role, Settings, mapped},
+    abi::{
+        Address, Ban, DoorRule, Flow, FlowKey, Grant, GrantKey, List, PORTS, PrefixKey, Role, Settings,
+        mapped,
+    },
     counter::Counter,
     door::door_id,
     event::{Event, Kind},
+    flow::Stage,
     names,
     spa::{
         abi::{KeyId, KeyRule, Right, RightKey, ServerRule, WallClock},
@@ -51,6 +53,12 @@ pub const KEY: u16 = 300;
 /// Who sends.
 pub const SENDER: [u8; 4] = [203, 0, 113, 9];
 
+/// The interface that test runs come by.
+const LOOPBACK: u32 = 1;
+/// Bytes of `struct __sk_buff` (`uapi/linux/bpf.h`), and where in it the interface is.
+const SK_BUFF: usize = 192;
+const IFINDEX_AT: usize = 40;
+
 const CONFIG: &str = r#"
 [[door]]
 name = "ssh"
@@ -70,9 +78,13 @@ pub struct Spa {
     mode: Mode,
     clock: Array<MapData, u64>,
     wall: Array<MapData, Wire<WallClock>>,
+    keys: HashMap<MapData, KeyId, Wire<KeyRule>>,
+    rights: HashMap<MapData, Wire<RightKey>, Wire<Right>>,
+    server: Array<MapData, Wire<ServerRule>>,
     floors: HashMap<MapData, KeyId, u64>,
     counts: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
+    replies: HashMap<MapData, Wire<FlowKey>, Wire<Flow>>,
     grants: HashMap<MapData, Wire<GrantKey>, Wire<Grant>>,
     bans: HashMap<MapData, Wire<Address>, Wire<Ban>>,
     bans_in_use: Array<MapData, u64>,
@@ -89,8 +101,14 @@ impl Spa {
 
     /// Does the same for a program of any place.
     pub fn load_program(mode: Mode, flags: u8, program: &'static str) -> Self {
+        Self::load_programs(mode, flags, &[program])
+    }
+
+    /// Does the same for programs of several places, which have their maps in common.
+    pub fn load_programs(mode: Mode, flags: u8, programs: &[&'static str]) -> Self {
         let generation = generation(mode);
-        let options = Options { test_clock: true, programs: BTreeSet::from([program]), ..Options::default() };
+        let programs = programs.iter().copied().collect();
+        let options = Options { test_clock: true, programs, ..Options::default() };
         Self::load_with(&generation, flags, &options)
     }
 
@@ -103,17 +121,15 @@ impl Spa {
         spa
     }
 
-    /// Loads the program with prefixes of IPv4, by address and length: those of the door, and those of a key of a number.
-    pub fn load_within(mode: Mode, flags: u8, door: &[[u8; 5]], key: &[(u16, [u8; 5])]) -> Self {
+    /// Loads the program with lists of prefixes of IPv4: whose each is, its address and its length.
+    pub fn load_listed(mode: Mode, flags: u8, prefixes: &[(List, u16, [u8; 5])]) -> Self {
         let mut generation = generation(mode);
-        if !door.is_empty() {
-            generation.doors[0].flags |= DoorRule::FROM;
-        }
-        let of_door = door.iter().map(|prefix| (List::From, 0, prefix));
-        let of_key = key.iter().map(|(number, prefix)| (List::Key, *number, prefix));
-        for (list, owner, [a, b, c, d, length]) in of_door.chain(of_key) {
+        for (list, owner, [a, b, c, d, length]) in prefixes {
             generation.settings.lists |= list.bit();
-            let data = PrefixKey::new(list.number(), owner, &mapped([*a, *b, *c, *d]));
+            if *list == List::From {
+                generation.doors[usize::from(*owner)].flags |= DoorRule::FROM;
+            }
+            let data = PrefixKey::new(list.number(), *owner, &mapped([*a, *b, *c, *d]));
             generation.prefixes.push((PrefixKey::FIXED_BITS + 96 + u32::from(*length), data));
         }
         let options = Options { test_clock: true, ..Options::default() };
@@ -124,31 +140,26 @@ impl Spa {
         let mode = Mode::from_number(generation.settings.mode);
         let mut gate = Gate::load(generation, options).unwrap_or_else(|error| panic!("{error:?}"));
         let ebpf = &mut gate.ebpf;
-        let key = SpaKey::new(&[0x42; 32]);
-        let mut keys: HashMap<_, KeyId, Wire<KeyRule>> = take(ebpf, names::SPA_KEYS);
-        keys.insert(key.id(), Wire(KeyRule { flags, number: KEY, ..key.rule() }), 0).expect("room");
-        let mut rights: HashMap<_, Wire<RightKey>, Wire<Right>> = take(ebpf, names::SPA_RIGHTS);
-        let right =
-            Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, port: PORT, door: 0, _pad: [0; 5] };
-        rights.insert(Wire(RightKey { key: key.id(), door: door_id(b"ssh") }), Wire(right), 0).expect("room");
-        let mut server: Array<_, Wire<ServerRule>> = take(ebpf, names::SPA_SERVER);
-        let rule = ServerRule { identity: door_id(b"box"), window_ns: 30 * SECOND };
-        server.set(0, Wire(rule), 0).expect("an array");
         let mut spa = Self {
             clock: take(ebpf, names::TEST_CLOCK),
             wall: take(ebpf, names::SPA_CLOCK),
+            keys: take(ebpf, names::SPA_KEYS),
+            rights: take(ebpf, names::SPA_RIGHTS),
+            server: take(ebpf, names::SPA_SERVER),
             floors: take(ebpf, names::SPA_FLOORS),
             counts: take(ebpf, names::SPA_COUNTS),
             counters: take(ebpf, names::COUNTERS),
+            replies: take(ebpf, names::REPLIES),
             grants: take(ebpf, names::GRANTS),
             bans: take(ebpf, names::BANS),
             bans_in_use: take(ebpf, names::BANS_IN_USE),
             events: take(ebpf, names::EVENTS),
             gate,
             mode,
-            key,
+            key: SpaKey::new(&[0x42; 32]),
         };
-        spa.floors.insert(spa.key.id(), 0, 0).expect("room");
+        spa.go_by(spa.key.clone(), flags);
+        spa.set_identity("box");
         spa.set_now(START);
         spa.look_at_clock(START, BOOT);
         spa
@@ -162,6 +173,36 @@ impl Spa {
     /// Tells the kernel of the wall clock, as the daemon does.
     pub fn look_at_clock(&mut self, seen_ns: u64, offset_ns: u64) {
         self.wall.set(0, Wire(WallClock { offset_ns, seen_ns, since_ns: 0 }), 0).expect("an array");
+    }
+
+    /// Does so where floors are kept since a time.
+    pub fn keep_floors_since(&mut self, since_ns: u64) {
+        let WallClock { offset_ns, seen_ns, .. } = self.wall.get(&0, 0).expect("an array").0;
+        self.wall.set(0, Wire(WallClock { offset_ns, seen_ns, since_ns }), 0).expect("an array");
+    }
+
+    /// Knows another secret from now on, which may open `ssh` as well.
+    pub fn go_by(&mut self, key: SpaKey, flags: u8) {
+        let rule = KeyRule { flags, number: KEY, ..key.rule() };
+        self.keys.insert(key.id(), Wire(rule), 0).expect("room");
+        let right =
+            Right { open_for_ns: 30 * SECOND, longest_ns: 60 * SECOND, port: PORT, door: 0, _pad: [0; 5] };
+        let asked = RightKey { key: key.id(), door: door_id(b"ssh") };
+        self.rights.insert(Wire(asked), Wire(right), 0).expect("room");
+        self.key = key;
+        self.set_floor(0);
+    }
+
+    /// Calls the server by another name.
+    pub fn set_identity(&mut self, name: &str) {
+        let rule = ServerRule { identity: door_id(name.as_bytes()), window_ns: 30 * SECOND };
+        self.server.set(0, Wire(rule), 0).expect("an array");
+    }
+
+    /// Notes a conversation that the host began just now.
+    pub fn await_reply(&mut self, flow: FlowKey) {
+        let asked = Flow { seen_ns: START, stage: Stage::Asked as u8, _pad: [0; 7] };
+        self.replies.insert(Wire(flow), Wire(asked), 0).expect("room");
     }
 
     /// Bans an address until a time.
@@ -248,12 +289,20 @@ impl Spa {
 
     /// Sends bytes to the port from the sender, by an interface whose gate is at TC.
     pub fn send_by_tc(&mut self, payload: &[u8]) {
+        self.send_by_tc_on(LOOPBACK, payload);
+    }
+
+    /// Does so by an interface of this thread's network namespace.
+    pub fn send_by_tc_on(&mut self, interface: u32, payload: &[u8]) {
         let program = self.gate.program_at(Hook::Ingress, Header::Ethernet);
         let Program::SchedClassifier(program) = program.unwrap_or_else(|error| panic!("{error:?}")) else {
             panic!("the program is one of TC");
         };
         let frame = frame(SENDER, payload);
-        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::default() };
+        let mut context = [0; SK_BUFF];
+        context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&interface.to_ne_bytes());
+        let (data_in, ctx_in) = (Some(&frame[..]), Some(&context[..]));
+        let options = TestRunOptions { data_in, ctx_in, repeat: 1, ..TestRunOptions::default() };
         program.test_run(options).expect("a test run");
     }
 
@@ -299,7 +348,8 @@ pub fn frame_to_port(port: u16, payload: &[u8]) -> Vec<u8> {
     V4 { source: SENDER, ..V4::new(UDP) }.frame(&datagram(port, payload))
 }
 
-fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+/// Returns the UDP datagram of bytes to a port.
+pub fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     let size = u16::try_from(payload.len()).expect("a datagram");
     let mut datagram = udp(port, size);
     datagram.truncate(8);

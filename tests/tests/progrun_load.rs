@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use aya::maps::MapInfo;
-use knock_common::{abi::Settings, names};
+use knock_common::{
+    abi::{List, Settings},
+    names,
+};
 use knock_tests::kernel::compile;
 use knock_user::{
     generation::Generation,
@@ -82,6 +85,9 @@ fn closed(generation: &Generation) -> Generation {
 fn with(generation: &Generation, flags: u8) -> Generation {
     let mut with = generation.clone();
     with.settings.flags |= flags;
+    if flags & Settings::SPA != 0 {
+        with.settings.lists |= List::Key.bit();
+    }
     with
 }
 

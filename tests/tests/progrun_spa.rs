@@ -3,7 +3,7 @@
 use std::{sync::Barrier, thread, time::Instant};
 
 use knock_common::{
-    abi::mapped,
+    abi::{List, mapped},
     counter::Counter,
     door::door_id,
     names,
@@ -327,7 +327,10 @@ fn prefixes_of_the_door_and_of_the_key_bind_whom_a_packet_lets_in(mode: Mode) {
     const ANY: u8 = KeyRule::OTHER_SOURCE;
     const FROM: u8 = KeyRule::OTHER_SOURCE | KeyRule::FROM;
     let opens = |flags, door: &[[u8; 5]], key: &[(u16, [u8; 5])], source| {
-        let mut spa = Spa::load_within(mode, flags, door, key);
+        let of_door = door.iter().map(|prefix| (List::From, 0, *prefix));
+        let of_key = key.iter().map(|(number, prefix)| (List::Key, *number, *prefix));
+        let prefixes: Vec<_> = of_door.chain(of_key).collect();
+        let mut spa = Spa::load_listed(mode, flags, &prefixes);
         let packet = spa.seal(&Request { source: Some(mapped(source)), ..spa.request() });
         spa.send(&packet);
         assert_eq!(spa.accepted() + spa.refused(Refusal::NotAllowed), 1);
