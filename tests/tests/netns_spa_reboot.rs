@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -34,6 +35,11 @@ impl File {
         self.0.path().join("grants.json")
     }
 
+    /// Leaves what a gate leaves that ended in order long ago and had accepted nothing.
+    fn end_in_order(&self) {
+        self.write(&json!({"v": 1, "saved": "2026-01-02T03:04:05Z", "ended_since": "2026-01-02T03:04:05Z", "grants": [], "bans": []}));
+    }
+
     fn table(&self) -> String {
         format!("[state]\nfile = {:?}\n", self.path())
     }
@@ -45,6 +51,7 @@ impl File {
 
     fn write(&self, value: &Value) {
         fs::write(self.path(), value.to_string()).expect("ours");
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o600)).expect("ours");
     }
 
     /// Waits until the file has a counter, and returns it.
@@ -101,8 +108,7 @@ fn no_copy_gets_in_while_a_gate_comes_up_after_a_reboot() {
     let network = Network::new();
     let (asker, file) = (Asker::new(&network.client), File::new());
     let gate = Instance::new(&network.server, &["srv0"], &asker.config(WINDOW, &file.table()));
-    file.write(&json!({"v": 1, "saved": "2026-01-02T03:04:05Z", "ended_since": "2026-01-02T03:04:05Z", "grants": [], "bans": []}));
-    fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    file.end_in_order();
     let mut daemon = gate.serve(&["--persist"]);
     // Of a client whose clock is ahead: the time of the start does not make it old.
     let counter = ahead_by(Duration::from_secs(300));
@@ -208,7 +214,6 @@ fn a_file_of_the_future_gives_its_counters_and_is_not_written_over() {
     let counter = ahead_by(2 * WINDOW_S);
     let id = knock_user::secret::hex(&asker.id());
     file.write(&json!({"v": 1, "saved": "2999-01-01T00:00:00Z", "grants": [], "bans": [], "floors": {id.clone(): counter}}));
-    fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
 
     let mut daemon = gate.serve(&[]);
 
@@ -221,4 +226,31 @@ fn a_file_of_the_future_gives_its_counters_and_is_not_written_over() {
     let left = file.read();
     assert_eq!((&left["floors"][&id], &left["grants"]), (&json!(counter), &json!([])));
     assert!(left["ended_since"].is_string(), "{left}");
+}
+
+#[test]
+fn what_a_gate_without_a_daemon_accepted_is_known_after_detach_and_new_packets_need_not_wait() {
+    let network = Network::new();
+    let (asker, file) = (Asker::new(&network.client), File::new());
+    let gate = Instance::new(&network.server, &["srv0"], &asker.config(WINDOW, &file.table()));
+    file.end_in_order();
+    let attached = gate.run("attach", &[]);
+    assert!(attached.is_success() && file.read()["ended_since"].is_null(), "{attached}: {}", file.read());
+    // Of a client whose clock is ahead: the time of the next start does not make it old.
+    let counter = ahead_by(Duration::from_secs(300));
+    let copy = asker.packet(counter);
+    asker.send(&copy);
+    poll("the packet to be accepted", PATIENCE, || (count(&gate, "spa_accepted") == 1).then_some(()));
+
+    let detached = gate.run("detach", &[]);
+
+    assert!(detached.is_success(), "{detached}");
+    gate.assert_nothing("after detach");
+    let left = file.read();
+    assert!(left["ended_since"].is_string() && left.to_string().contains(&counter.to_string()), "{left}");
+    let mut daemon = gate.serve(&[]);
+    asker.send(&copy);
+    assert_refused(&mut daemon, Refusal::Replayed);
+    asker.send(&asker.packet(counter + 1));
+    let _ = daemon.event("promoted", |_| true);
 }
