@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::Wish,
-    config::{Config, Door, Forward, HideAs, Mode, SessionRule, spa},
+    config::{Config, Door, Forward, HideAs, Mode, SessionRule, keys},
     generation::Generation,
     loader::needs_egress,
     pages,
@@ -176,7 +176,7 @@ impl About {
                 })
                 .collect(),
             identity: config.spa.as_ref().map(|server| server.identity.clone()),
-            keys: config.keys.iter().map(|key| (key.name.clone(), spa::in_words(key))).collect(),
+            keys: config.keys.iter().map(|key| (key.name.clone(), keys::in_words(key))).collect(),
             ephemeral: (generation.settings.ephemeral_first, generation.settings.ephemeral_last),
         }
     }

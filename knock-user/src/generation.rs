@@ -1,5 +1,7 @@
 //! A configuration in the kernel's terms: what the loader patches and fills in for one generation.
 
+mod roles;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
@@ -10,19 +12,18 @@ use std::{
 use ipnet::IpNet;
 use knock_common::{
     abi::{
-        ABI_VERSION, DoorRule, List, MAX_PORT_DOORS, MAX_STEPS, PORTS, PortDoors, PrefixKey, Proto, Role,
-        Settings, StepRule, mapped,
+        ABI_VERSION, DoorRule, List, MAX_PORT_DOORS, MAX_STEPS, PortDoors, PrefixKey, Proto, Role, Settings,
+        StepRule, mapped,
     },
     budget::WINDOW_NS,
     door::door_id,
-    pages::LANES,
-    rotate::Ports,
     verdict,
 };
 
+use self::roles::Roles;
 use crate::{
     config::{Config, Door, Forward, HideAs, Mode, SessionRule},
-    pages::{FirstSteps, Pages, Volume},
+    pages::Pages,
     service::Service,
     spa::Spa,
     step::Step,
@@ -33,9 +34,6 @@ pub const EVENTS_PER_S: u32 = 1000;
 
 /// The kernel's default ephemeral range (`ip_local_port_range` in `ip-sysctl.rst`).
 pub const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
-
-/// A port and everything that may be said of it, for each protocol that has a table.
-const PROTOCOLS: usize = 3;
 
 /// One configuration, compiled.
 #[derive(Clone, Debug)]
@@ -266,137 +264,6 @@ fn per_window(per_s: u32) -> u32 {
     u32::try_from(uses).unwrap_or(u32::MAX)
 }
 
-/// What is said of each port, before it is put into words. Index: TCP, UDP, echo (which has one entry).
-struct Roles {
-    doors: [Vec<PortDoors>; PROTOCOLS],
-    judged: [Vec<bool>; PROTOCOLS],
-    public: [Vec<bool>; PROTOCOLS],
-    keeps: [Vec<bool>; PROTOCOLS],
-    /// Ports of UDP.
-    listens: Vec<usize>,
-}
-
-/// Role words by protocol, and the sets they point to.
-struct Words {
-    words: Vec<Vec<Role>>,
-    sets: Vec<PortDoors>,
-}
-
-impl Roles {
-    fn of(config: &Config, rules: &[DoorRule], pages: &Pages, ephemeral: &RangeInclusive<u16>) -> Self {
-        let occurs = |proto: Proto| rules.iter().any(|rule| rule.protos & proto.bit() != 0);
-        let nowhere = || [PORTS, PORTS, 1].map(|ports| vec![false; ports]);
-        let is_deny = config.mode == Mode::Deny;
-        let mut roles = Self {
-            public: nowhere(),
-            keeps: nowhere(),
-            listens: Vec::new(),
-            doors: [PORTS, PORTS, 1].map(|ports| vec![PortDoors::default(); ports]),
-            judged: [
-                vec![occurs(Proto::Tcp); PORTS],
-                vec![occurs(Proto::Udp); PORTS],
-                vec![occurs(Proto::Icmp)],
-            ],
-        };
-        // Deny mode knows the replies to the host's own traffic, so the rest of that range is judged.
-        if !is_deny && !rules.iter().any(|rule| rule.has(DoorRule::UDP_EPHEMERAL)) {
-            roles.judged[1][ports_of(ephemeral)].fill(false);
-        }
-        for service in &config.public {
-            // Echo requests may be public and a step at once: `DoorRule::ECHO_PUBLIC`.
-            let Some((proto, ports)) = place(service) else { continue };
-            roles.public[proto][ports.clone()].fill(is_deny);
-            if *service != Service::IcmpEcho {
-                roles.judged[proto][ports].fill(false);
-            }
-        }
-        for (number, door) in config.doors.iter().enumerate() {
-            if let Some(spa) = &door.spa {
-                roles.judged[1][usize::from(spa.listen)] = true;
-                roles.listens.push(usize::from(spa.listen));
-            }
-            roles.add_door(door, 1 << number);
-        }
-        pages.volumes.iter().for_each(|volume| roles.add_pages(volume));
-        roles
-    }
-
-    fn add_pages(&mut self, volume: &Volume) {
-        match volume.first_steps() {
-            FirstSteps::Range(Ports { first, last }) => {
-                let lanes = ((1 << LANES) - 1) << volume.base;
-                for doors in &mut self.doors[..2] {
-                    doors[ports_of(&(first..=last))].iter_mut().for_each(|port| port.first |= lanes);
-                }
-            }
-            FirstSteps::Each(steps) => {
-                for (number, step) in steps {
-                    let proto = usize::from(step.proto / 2);
-                    self.doors[proto][usize::from(step.port)].first |= 1 << number;
-                }
-            }
-        }
-    }
-
-    fn add_door(&mut self, door: &Door, bit: u64) {
-        for service in &door.opens {
-            let Some((proto, ports)) = place(service) else { continue };
-            self.keeps[proto][ports.clone()].fill(door.sessions == SessionRule::Keep);
-            self.doors[proto][ports].iter_mut().for_each(|port| port.opens |= bit);
-        }
-        let Some(first) = door.knock.first() else { return };
-        let (proto, port) = match first {
-            Step::Tcp(port) => (0, usize::from(port.get())),
-            Step::Udp(port) => (1, usize::from(port.get())),
-            Step::Icmp { .. } => (2, 0),
-        };
-        self.doors[proto][port].first |= bit;
-    }
-
-    fn words(self) -> Result<Words, CompileError> {
-        let mut sets = vec![PortDoors::default()];
-        let mut known = HashMap::from([(PortDoors::default(), 0)]);
-        let mut words: Vec<Vec<Role>> = Vec::new();
-        let said = self.judged.into_iter().zip(self.public).zip(self.keeps);
-        for (doors, ((judged, public), keeps)) in self.doors.into_iter().zip(said) {
-            let word = |(doors, ((judged, public), keeps)): (PortDoors, ((bool, bool), bool))| {
-                let index = *known.entry(doors).or_insert_with(|| {
-                    sets.push(doors);
-                    sets.len() - 1
-                });
-                let hidden = if doors.opens == 0 { 0 } else { Role::HIDDEN };
-                let judged = if judged { Role::JUDGED } else { 0 };
-                let public = if public { Role::PUBLIC } else { 0 };
-                let keeps = if keeps { Role::KEEPS } else { 0 };
-                Role(u16::try_from(index).unwrap_or(0) & Role::INDEX | hidden | judged | public | keeps)
-            };
-            let said = judged.into_iter().zip(public).zip(keeps);
-            words.push(doors.into_iter().zip(said).map(word).collect());
-        }
-        for port in self.listens {
-            words[1][port].0 |= Role::LISTENS;
-        }
-        if sets.len() > MAX_PORT_DOORS {
-            return Err(CompileError::TooManySets(sets.len()));
-        }
-        Ok(Words { words, sets })
-    }
-}
-
-/// Returns the table and the entries of a service; none for what is known by no port.
-fn place(service: &Service) -> Option<(usize, RangeInclusive<usize>)> {
-    match service {
-        Service::Tcp(ports) => Some((0, ports_of(ports))),
-        Service::Udp(ports) => Some((1, ports_of(ports))),
-        Service::IcmpEcho => Some((2, 0..=0)),
-        Service::Proto(_) | Service::Any => None,
-    }
-}
-
-fn ports_of(ports: &RangeInclusive<u16>) -> RangeInclusive<usize> {
-    usize::from(*ports.start())..=usize::from(*ports.end())
-}
-
 /// Returns the bits of the lists that hold a prefix.
 fn lists(config: &Config) -> u8 {
     let is_used = [
@@ -449,6 +316,8 @@ pub fn key_of(address: IpAddr) -> knock_common::abi::Address {
 
 #[cfg(test)]
 mod tests {
+    use knock_common::abi::PORTS;
+
     use super::*;
 
     const DOORS: &str = r#"

@@ -9,7 +9,7 @@ use knock_common::{
 
 use crate::config::{
     Config, Door,
-    spa::{Key, Secret},
+    keys::{Key, Secret},
 };
 
 /// What a generation knows of single packets.

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning, spa::in_words};
+use knock_user::config::{Config, Fact, Forward, HideAs, Hooks, Mode, SessionRule, Warning, keys::in_words};
 use knock_user::service::Service;
 
 fn parse(text: &str) -> (Config, Vec<Warning>) {

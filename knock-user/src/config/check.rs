@@ -8,8 +8,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Config, Door, Mode, Problem, ReadError, Warning, bits, listeners::Listeners, programs, show_duration,
-    spa::in_words,
+    Config, Door, Mode, Problem, ReadError, Warning, bits, keys::in_words, listeners::Listeners, programs,
+    show_duration,
 };
 use crate::generation::host_ephemeral;
 

@@ -6,6 +6,7 @@ mod duration;
 mod hooks;
 pub mod hosts;
 pub mod init;
+pub mod keys;
 mod lint;
 pub mod list;
 mod listeners;
@@ -82,7 +83,7 @@ pub struct Config {
     /// What is said of single packets as a whole; there where a door opens by them.
     pub spa: Option<spa::Server>,
     /// Who may send them.
-    pub keys: Vec<spa::Key>,
+    pub keys: Vec<keys::Key>,
     /// Programs that the daemon runs when something happens.
     pub hooks: Hooks,
     /// The loopback address at which metrics are served; `None`: nowhere.

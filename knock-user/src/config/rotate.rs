@@ -13,10 +13,10 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     MAX_STEPS,
+    keys::{Secret, secret_in},
     problem::Findings,
     section::{DurationKey, Section},
     show_duration,
-    spa::secret_in,
     spelling::ROTATE_KEYS,
 };
 use crate::service;
@@ -33,7 +33,7 @@ const EVERY: DurationKey = DurationKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rotate {
     /// What it is derived from.
-    pub secret: super::spa::Secret,
+    pub secret: Secret,
     /// The file that it is read from.
     pub file: PathBuf,
     /// How many steps it has.
@@ -106,7 +106,7 @@ const EXAMPLES: [(&str, &str); 4] = [
 
 fn rotate(
     file: Option<PathBuf>,
-    secret: Option<super::spa::Secret>,
+    secret: Option<Secret>,
     steps: Option<u32>,
     every: Option<Spanned<Duration>>,
     ports: Option<Spanned<RangeInclusive<u16>>>,
