@@ -124,6 +124,11 @@ impl Kernel {
         take(&mut self.gate.ebpf, name)
     }
 
+    /// Lays in the sequences for a Unix time, as the daemon does.
+    pub fn lay_pages(&mut self, unix_ns: u64) {
+        self.gate.lay_pages(unix_ns).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
     /// Tells it the wall time of a shelf, and that nothing of it was used.
     pub fn know_shelf(&mut self, shelf: &Shelf, seen_ns: u64) {
         let clock = WallClock { offset_ns: shelf.offset_ns, seen_ns, since_ns: 0 };

@@ -109,6 +109,14 @@ impl Book {
         self.kernel.maps.set_now_ns(now_ns);
     }
 
+    /// Does what the daemon does each second: tells the time, and lays in what is to come. The wall clock has gone so many time
+    /// steps since the first.
+    pub fn look_at_clock(&mut self, steps: i64) {
+        let unix_ns = self.step.wrapping_add_signed(steps) * PERIOD;
+        self.tell_wall(unix_ns - self.now_ns);
+        self.kernel.lay_pages(unix_ns);
+    }
+
     /// Goes to the beginning of a time step, counted from the first.
     pub fn go_to(&mut self, steps: u64) {
         self.set_now(START + steps * PERIOD);

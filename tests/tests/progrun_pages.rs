@@ -135,6 +135,42 @@ fn without_a_wall_time_nothing_opens_and_the_time_told_it_does() {
 }
 
 #[test]
+fn what_the_daemon_lays_in_opens_for_twelve_hours_and_no_longer() {
+    const HOUR: u64 = 3600 / 30;
+    let mut book = rotating();
+    for hours in [5, 10, 15] {
+        book.go_to(hours * HOUR);
+        book.look_at_clock(i64::try_from(hours * HOUR).expect("few"));
+    }
+    for (hours, is_open) in [(26, true), (28, false)] {
+        book.go_to(hours * HOUR);
+        // Told the time, but laid in nothing: as if the daemon had just come and not got further.
+        book.tell_wall(book.step * PERIOD - START);
+        let steps = sequence(book.step + hours * HOUR);
+
+        book.knock(CLIENT, &steps);
+
+        assert_eq!(book.is_open(CLIENT), is_open, "after {hours} hours");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_elsewhere_has_its_sequences_laid_in() {
+    const DAY: i64 = 24 * 3600 / 30;
+    for steps in [DAY, -DAY, 1440, -1440, -1] {
+        let mut book = rotating();
+        book.look_at_clock(steps);
+        let now = book.step.wrapping_add_signed(steps);
+
+        book.knock(OTHER, &sequence(now.wrapping_add(3)));
+        assert!(!book.is_open(OTHER));
+        book.knock(CLIENT, &sequence(now));
+
+        assert!(book.is_open(CLIENT), "{steps} time steps");
+    }
+}
+
+#[test]
 fn a_clock_that_goes_back_brings_no_used_sequence_back() {
     let mut book = rotating();
     book.go_to(5);
