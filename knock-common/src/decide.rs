@@ -351,12 +351,14 @@ fn is_reply<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) -> bool {
 /// Returns whether an ICMP error is about a conversation that goes on, or about an answer of a public service.
 #[inline(always)]
 fn is_known_failure<T: Tables>(visit: &Visit, tables: &T, access: &mut Access) -> bool {
-    let proto = match visit.flow.proto {
-        wire::PROTO_TCP => Proto::Tcp,
-        wire::PROTO_UDP => Proto::Udp,
+    let (proto, port) = match visit.flow.proto {
+        wire::PROTO_TCP => (Proto::Tcp, visit.flow.local_port),
+        wire::PROTO_UDP => (Proto::Udp, visit.flow.local_port),
+        // An answer to a ping, of which no note is taken where pings are public.
+        wire::PROTO_ICMP => (Proto::Icmp, 0),
         _ => return find_reply(&visit.flow, tables, access),
     };
-    if tables.role(proto, visit.flow.local_port).is_public() {
+    if tables.role(proto, port).is_public() {
         return true;
     }
     (proto.bit() == Proto::Tcp.bit() && find_socket(visit, tables, access))

@@ -219,10 +219,13 @@ fn an_error_about_another_conversation_or_of_another_kind_is_shut_out() {
 
 #[test]
 fn an_error_about_what_a_public_service_sent_passes() {
-    let host = host();
+    let mut host = host();
     assert_eq!(host.verdict(&error(3, TCP, 443, 40_000)), Verdict::Reply);
     assert_eq!(host.verdict(&error(3, TCP, 444, 40_000)), Verdict::Denied);
     assert_eq!(host.verdict(&error(3, UDP, 443, 40_000)), Verdict::Denied);
+    assert_eq!(host.verdict(&error(3, ICMP, 77, 77)), Verdict::Denied);
+    host.public.insert((Proto::Icmp.bit(), 0));
+    assert_eq!(host.verdict(&error(3, ICMP, 77, 77)), Verdict::Reply, "an answer to a public ping");
 }
 
 #[test]

@@ -76,6 +76,27 @@ impl Refusal {
         }
     }
 
+    /// Returns what it is a refusal of, in words.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Malformed => "of another version, or with unknown flags",
+            Self::UnknownKey => "no secret here has their id",
+            Self::BadGate => "not made with the secret that they name",
+            Self::BadCode => "right gate, wrong code",
+            Self::OtherServer => "for a server of another name",
+            Self::NotAllowed => "the key may not ask for that",
+            Self::WrongSource => {
+                "for another source than their own, or for any, which the key may not ask for"
+            }
+            Self::NoClock => "nobody tells the kernel the time",
+            Self::Stale => "too old",
+            Self::Future => "too far ahead",
+            Self::Replayed => "used before",
+            Self::Banned => "from, or for, a banned source",
+        }
+    }
+
     /// Returns the refusal with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
