@@ -304,6 +304,10 @@ fn what_happened_is_counted_and_no_secret_is_told() {
         [&json!(1), &json!(1), &json!(1)]
     );
     assert_eq!(facts["doors"][0]["ways"], json!(["spa"]));
+    let table = gate.run("status", &[]).stdout;
+    for line in ["single packets accepted", "refused: right gate, wrong code", "refused: used before"] {
+        assert!(table.contains(line), "no `{line}` in {table}");
+    }
     let checked = run(Command::new(xdp_knock()).arg("check").arg(gate.config_file()));
     assert!(checked.is_success(), "{checked}");
     let list = gate.run("list", &["--json"]);

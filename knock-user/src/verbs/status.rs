@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use knock_common::counter;
+use knock_common::{counter, spa::verdict::REFUSALS};
 
 use super::show;
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         status::collect,
         text::{BAD, DOUBTFUL, GOOD, ago, columns, count, since, span},
     },
+    state,
 };
 
 /// How long a daemon may take to say that it is there.
@@ -150,11 +151,17 @@ fn tables(status: &Status) -> Option<String> {
 
 /// Counters that have counted something, with their meaning.
 fn counters(status: &Status) -> Option<String> {
-    let rows: Vec<Vec<String>> = counter::ALL
+    let packets = state::packet_counters().map(|(name, _)| name);
+    let accepted = [String::from("single packets accepted")].into_iter();
+    let refused = REFUSALS.map(|refusal| format!("single packets refused: {}", refusal.meaning()));
+    let all = counter::ALL
         .iter()
-        .filter_map(|(_, name, meaning)| {
+        .map(|(_, name, meaning)| (*name, String::from(*meaning)))
+        .chain(packets.zip(accepted.chain(refused)));
+    let rows: Vec<Vec<String>> = all
+        .filter_map(|(name, meaning)| {
             let count = status.counters.get(name).filter(|count| **count > 0)?;
-            Some(vec![(*name).to_owned(), count.to_string(), (*meaning).to_owned()])
+            Some(vec![name.to_owned(), count.to_string(), meaning])
         })
         .collect();
     (!rows.is_empty()).then(|| columns(&["counter", "count", "meaning"], rows))
