@@ -76,6 +76,18 @@ fn an_attempt_ends_with_its_time_step() {
 }
 
 #[test]
+fn the_sequence_that_takes_the_place_of_another_does_not_go_on_with_its_attempt() {
+    let mut book = rotating();
+    book.set_now(START + 2 * PERIOD - 1_000_000);
+    book.knock(CLIENT, &sequence(book.step)[..3]);
+
+    book.go_to(2);
+    book.knock(CLIENT, &sequence(book.step + 3)[3..]);
+
+    assert!(!book.is_open(CLIENT));
+}
+
+#[test]
 fn a_wrong_knock_ends_an_attempt_and_one_begun_anew_succeeds() {
     let mut book = rotating();
     let steps = sequence(book.step);
