@@ -221,7 +221,7 @@ impl About {
 /// Returns the lanes of a door of the configuration, with the most steps of each.
 fn lanes(config: &Config, number: usize) -> Vec<(u8, usize)> {
     let door = config.doors.get(number);
-    let rotating = door.and_then(|door| door.rotate.as_ref()).map(|rotate| usize::from(rotate.steps));
+    let rotating = door.and_then(|door| door.rotate.as_ref()).map(|rotate| usize::from(rotate.shape.steps));
     let list = door.and_then(|door| door.list.iter().map(|line| line.steps.len()).max());
     let ways = pages::lanes(config).into_iter().filter(|(door, _)| *door == number);
     let with_steps = ways.zip(rotating.into_iter().chain(list));
@@ -247,10 +247,7 @@ fn about_door(door: &Door, rule: &DoorRule, number: u8, lanes: Vec<(u8, usize)>)
         to: door.to.clone(),
         new_attempts_per_s: door.new_attempts_per_s,
         spa: door.spa.as_ref().map(|spa| format!("udp/{} {}", spa.listen, spa.keys.join(" "))),
-        rotate: door
-            .rotate
-            .as_ref()
-            .map(|rotate| format!("{rotate:?} on ports {}-{}", rotate.ports.start(), rotate.ports.end())),
+        rotate: door.rotate.as_ref().map(|rotate| format!("{rotate:?}")),
         list: list_in_words(door),
         lanes,
     }

@@ -233,9 +233,7 @@ fn has_ephemeral_step(door: &Door, ephemeral: &RangeInclusive<u16>) -> bool {
     let lines = door.list.iter().flat_map(|line| &line.steps);
     let mut steps = door.knock.iter().chain(lines);
     steps.any(|step| matches!(step, Step::Udp(port) if ephemeral.contains(&port.get())))
-        || door.rotate.as_ref().is_some_and(|rotate| {
-            rotate.ports.start() <= ephemeral.end() && ephemeral.start() <= rotate.ports.end()
-        })
+        || door.rotate.as_ref().is_some_and(|rotate| rotate.shape.ports.meets(ephemeral))
 }
 
 /// Returns a step as the kernel compares it.

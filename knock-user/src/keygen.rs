@@ -282,7 +282,7 @@ mod tests {
 
             let spa = config.doors[0].spa.as_ref().map(|spa| (spa.listen, spa.keys.clone()));
             assert_eq!(spa, (!rotate).then(|| (62_201, vec!["alice".to_owned()])));
-            let steps = config.doors[0].rotate.as_ref().map(|rotate| rotate.steps);
+            let steps = config.doors[0].rotate.as_ref().map(|rotate| rotate.shape.steps);
             assert_eq!(steps, rotate.then_some(STEPS));
             assert!(warnings.is_empty(), "{warnings:?}");
         }

@@ -3,16 +3,17 @@
 use std::{fmt, ops::Range};
 
 use knock_common::{
-    abi::{DoorRule, MAX_STEPS, Proto, StepRule},
+    abi::{DoorRule, Proto, StepRule},
     door::door_id,
     pages::{AHEAD_NS, Book, LANES, NO_PAGE, Page},
-    rotate::{Ports, RotatingStep, Rotation, time_step},
+    rotate::{Rotation, time_step},
     spa::abi::KeyId,
 };
 
 use crate::{
     config::{Config, Door, list::Line, rotate::Rotate},
     generation::{nanoseconds, step_rule},
+    rotating::{PortRange, Shape},
 };
 
 /// The books of a generation.
@@ -38,7 +39,7 @@ pub struct Volume {
 
 #[derive(Clone)]
 enum Contents {
-    Rotating { rotation: Rotation, period_ns: u64, ports: Ports, steps: u8 },
+    Rotating { rotation: Rotation, shape: Shape },
     List(Vec<(KeyId, Vec<StepRule>)>),
 }
 
@@ -115,9 +116,10 @@ impl Volume {
     #[must_use]
     pub fn floors(&self, unix_ns: u64) -> Vec<(KeyId, u64)> {
         match &self.contents {
-            Contents::Rotating { rotation, period_ns, .. } => {
-                let newest = time_step(unix_ns, *period_ns).unwrap_or(0).saturating_add(1);
-                vec![(rotation.floor(), newest.saturating_mul(*period_ns))]
+            Contents::Rotating { rotation, shape } => {
+                let period_ns = nanoseconds(shape.every);
+                let newest = time_step(unix_ns, period_ns).unwrap_or(0).saturating_add(1);
+                vec![(rotation.floor(), newest.saturating_mul(period_ns))]
             }
             Contents::List(lines) => lines.iter().map(|(floor, _)| (*floor, 0)).collect(),
         }
@@ -128,7 +130,7 @@ impl Volume {
     #[must_use]
     pub fn books(&self, is_used: impl Fn(&KeyId) -> bool) -> Vec<(u32, Book)> {
         let (period_ns, next) = match &self.contents {
-            Contents::Rotating { period_ns, .. } => (*period_ns, 0),
+            Contents::Rotating { shape, .. } => (nanoseconds(shape.every), 0),
             Contents::List(lines) => {
                 let used = lines.iter().rposition(|(floor, _)| is_used(floor));
                 (0, used.map_or(0, |last| last as u64 + 1))
@@ -143,8 +145,8 @@ impl Volume {
     #[must_use]
     pub fn wanted(&self, unix_ns: u64) -> Range<u64> {
         let first = match &self.contents {
-            Contents::Rotating { period_ns, .. } => {
-                Book { period_ns: *period_ns, ..Book::default() }.first_live(unix_ns)
+            Contents::Rotating { shape, .. } => {
+                Book { period_ns: nanoseconds(shape.every), ..Book::default() }.first_live(unix_ns)
             }
             Contents::List(_) => 0,
         };
@@ -172,7 +174,7 @@ impl Volume {
     #[must_use]
     pub fn first_steps(&self) -> FirstSteps {
         match &self.contents {
-            Contents::Rotating { ports, .. } => FirstSteps::Range(*ports),
+            Contents::Rotating { shape, .. } => FirstSteps::Range(shape.ports),
             Contents::List(lines) => {
                 let firsts = (0_u64..).zip(lines).filter_map(|(number, (_, steps))| {
                     let lane = u8::try_from(number % LANES).unwrap_or(0);
@@ -187,7 +189,7 @@ impl Volume {
 /// Where the sequences of a book may begin.
 pub enum FirstSteps {
     /// At any of these ports, by TCP and UDP, in every lane.
-    Range(Ports),
+    Range(PortRange),
     /// At these steps, in the lane of the number.
     Each(Vec<(u8, StepRule)>),
 }
@@ -196,8 +198,8 @@ impl Contents {
     fn count(&self) -> u32 {
         match self {
             // The live ones beside those to come.
-            Self::Rotating { period_ns, .. } => {
-                u32::try_from(AHEAD_NS / (*period_ns).max(1) + LANES + 1).unwrap_or(u32::MAX)
+            Self::Rotating { shape, .. } => {
+                u32::try_from(AHEAD_NS / nanoseconds(shape.every).max(1) + LANES + 1).unwrap_or(u32::MAX)
             }
             Self::List(lines) => u32::try_from(lines.len()).unwrap_or(u32::MAX),
         }
@@ -218,13 +220,10 @@ impl Contents {
     /// Returns the floor of a page, what it is raised to, and the steps; none for a page that there is not.
     fn page(&self, number: u64) -> (KeyId, u64, Vec<StepRule>) {
         match self {
-            Self::Rotating { rotation, period_ns, ports, steps } => {
-                let empty = RotatingStep { proto: Proto::Tcp, port: 0 };
-                let mut sequence = [empty; MAX_STEPS];
-                let sequence = &mut sequence[..usize::from(*steps).min(MAX_STEPS)];
-                let is_whole = rotation.fill(number, *ports, sequence);
-                let steps = if is_whole { sequence.iter().map(port_step).collect() } else { Vec::new() };
-                (rotation.floor(), number.saturating_mul(*period_ns), steps)
+            Self::Rotating { rotation, shape } => {
+                let steps = shape.sequence(rotation, number).unwrap_or_default();
+                let steps = steps.into_iter().map(step_rule).collect();
+                (rotation.floor(), number.saturating_mul(nanoseconds(shape.every)), steps)
             }
             Self::List(lines) => {
                 let line = usize::try_from(number).ok().and_then(|number| lines.get(number));
@@ -236,10 +235,8 @@ impl Contents {
 
 fn rotating(door: &Door, rotate: &Rotate) -> Contents {
     Contents::Rotating {
-        rotation: Rotation::new(rotate.key(), door_id(door.name.as_bytes())),
-        period_ns: nanoseconds(rotate.every),
-        ports: Ports { first: *rotate.ports.start(), last: *rotate.ports.end() },
-        steps: rotate.steps,
+        rotation: Rotation::new(&rotate.secret.0, door_id(door.name.as_bytes())),
+        shape: rotate.shape,
     }
 }
 
@@ -251,8 +248,4 @@ fn list(door: &Door, lines: &[Line]) -> Contents {
         (floor, line.steps.iter().map(|step| step_rule(*step)).collect())
     };
     Contents::List(lines.iter().map(line).collect())
-}
-
-fn port_step(step: &RotatingStep) -> StepRule {
-    StepRule { proto: step.proto.bit(), conditions: 0, port: step.port, size: 0, id: 0 }
 }

@@ -1,6 +1,6 @@
 //! Rotating sequences as people meet them: the range of ports in words, and steps of a time step as knocks.
 
-use std::{num::NonZeroU16, str::FromStr, time::Duration};
+use std::{fmt, num::NonZeroU16, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use knock_common::{
     abi::Proto,
@@ -14,10 +14,28 @@ use crate::{service, step::Step};
 pub struct PortRange(pub Ports);
 
 impl PortRange {
+    /// Returns the ports.
+    #[must_use]
+    pub const fn range(self) -> RangeInclusive<u16> {
+        self.0.first..=self.0.last
+    }
+
+    /// Returns whether some port is in both.
+    #[must_use]
+    pub fn meets(self, other: &RangeInclusive<u16>) -> bool {
+        self.0.first <= *other.end() && *other.start() <= self.0.last
+    }
+
     /// Returns how many ports there are to draw from.
     #[must_use]
     pub fn count(self) -> usize {
         usize::from(self.0.last.saturating_sub(self.0.first)) + 1
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.first, self.0.last)
     }
 }
 

@@ -50,7 +50,8 @@ fn a_rotating_sequence_is_read_and_its_secret_is_in_no_debug_output() {
 
     assert_eq!(warnings, Vec::<String>::new());
     let rotate = config.doors[0].rotate.as_ref().expect("it has one");
-    assert_eq!((rotate.steps, rotate.every.as_secs(), rotate.ports.clone()), (4, 30, 10_000..=32_767));
+    let shape = rotate.shape;
+    assert_eq!((shape.steps, shape.every.as_secs(), shape.ports.range()), (4, 30, 10_000..=32_767));
     assert!((57.0..58.0).contains(&rotate.bits()), "{}", rotate.bits());
     assert!(config.doors[0].knock.is_empty());
     let generation = Generation::compile(&config, 1, &DEFAULT_EPHEMERAL).expect("few doors");
@@ -80,6 +81,18 @@ fn a_sequence_that_can_be_guessed_is_refused_unless_it_may_be_weak() {
     assert!(read(&folder, &(rotate(3, "20000-20100") + "allow_weak = true\n")).is_ok());
     let (_, warnings) = read(&folder, &rotate(3, "10000-30000")).expect("43 bits");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
+fn what_the_client_could_not_follow_is_refused_on_the_server_too() {
+    let folder = folder("");
+    let weak = |text: String| text + "allow_weak = true\n";
+
+    let few = refused(&folder, &weak(rotate(4, "20000-20002")));
+    assert!(few.contains("fewer ports than there are steps"), "{few}");
+    assert!(read(&folder, &weak(rotate(4, "20000-20003"))).is_ok());
+    let part = refused(&folder, &rotate(4, "10000-32767").replace("30s", "30s 500ms"));
+    assert!(part.contains("whole seconds"), "{part}");
 }
 
 #[test]

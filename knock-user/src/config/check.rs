@@ -193,8 +193,8 @@ fn ways(door: &Door) -> String {
     let rotating = door.rotate.as_ref().map(|rotate| {
         format!(
             "{} steps that change every {}, {:.0} bits of secret",
-            rotate.steps,
-            show_duration(rotate.every),
+            rotate.shape.steps,
+            show_duration(rotate.shape.every),
             rotate.bits()
         )
     });
@@ -239,7 +239,7 @@ fn door_json(door: &Door) -> Value {
         "step_timeout_s": door.step_timeout.as_secs_f64(),
         "total_timeout_s": door.total_timeout.as_secs_f64(),
         "open_for_s": door.open_for.as_secs_f64(),
-        "rotates_every_s": door.rotate.as_ref().map(|rotate| rotate.every.as_secs_f64()),
+        "rotates_every_s": door.rotate.as_ref().map(|rotate| rotate.shape.every.as_secs_f64()),
         "list": door.list.len(),
         "keys": door.spa.as_ref().map_or(&[][..], |spa| &spa.keys[..]),
     })

@@ -74,14 +74,13 @@ fn rotating(xdp: &xdp::Draft, door: &Draft, draft: &rotate::Draft, found: &mut F
         let help = format!("{} or more are better: add a step, on the client too", secret::WARN_BELOW);
         found.warning(draft.span.clone(), message, help);
     }
-    let is_ephemeral = *rotate.ports.end() >= *EPHEMERAL.start() && *rotate.ports.start() <= *EPHEMERAL.end();
+    let is_ephemeral = rotate.shape.ports.meets(&EPHEMERAL);
     if xdp.mode != Mode::Deny && is_ephemeral {
         let message = format!(
-            "{}: rotate: `ports` {}-{} reach into the ephemeral range {}-{}: replies to this host's own traffic count \
+            "{}: rotate: `ports` {} reach into the ephemeral range {}-{}: replies to this host's own traffic count \
              as wrong knocks for this door",
             door.title,
-            rotate.ports.start(),
-            rotate.ports.end(),
+            rotate.shape.ports,
             EPHEMERAL.start(),
             EPHEMERAL.end()
         );

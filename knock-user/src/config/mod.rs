@@ -18,6 +18,7 @@ pub mod rotate;
 mod rules;
 mod secret;
 mod section;
+mod shape;
 pub mod spa;
 mod spelling;
 mod state;

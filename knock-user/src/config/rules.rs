@@ -280,15 +280,14 @@ fn rotating_in_services(
     let hidden =
         doors.iter().flat_map(|other| other.opens.iter().map(|one| (one, format!("{} hides", other.title))));
     let public = xdp.public.iter().map(|one| (one, "is public".to_owned()));
-    let drawn = [Service::Tcp(rotate.ports.clone()), Service::Udp(rotate.ports.clone())];
+    let ports = rotate.shape.ports;
+    let drawn = [Service::Tcp(ports.range()), Service::Udp(ports.range())];
     let is_port = |service: &Service| matches!(service, Service::Tcp(_) | Service::Udp(_));
     for (service, what) in hidden.chain(public).filter(|(one, _)| is_port(one.get_ref())) {
         if drawn.iter().any(|ports| ports.overlaps(service.get_ref())) {
             let message = format!(
-                "{}: rotate: `ports` {}-{} take in \"{}\", which {what}",
+                "{}: rotate: `ports` {ports} take in \"{}\", which {what}",
                 door.title,
-                rotate.ports.start(),
-                rotate.ports.end(),
                 service.get_ref()
             );
             found.error(draft.ports_span.clone(), message, "choose a range without it, on the client too");

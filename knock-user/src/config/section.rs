@@ -115,6 +115,17 @@ impl<'t, 'd> Section<'t, 'd> {
         }
     }
 
+    /// A duration of whole seconds.
+    pub(super) fn whole_seconds(&self, key: &DurationKey, found: &mut Findings) -> Option<Duration> {
+        let duration = self.duration(key, found)?;
+        if duration.get_ref().subsec_nanos() != 0 {
+            let message = format!("{}: `{}` has a part of a second", self.title, key.name);
+            found.error(duration.span(), message, format!("give whole seconds, as {}", key.examples));
+            return None;
+        }
+        Some(duration.into_inner())
+    }
+
     /// A list of texts, each read by `parse`. None when the key is absent or anything in it is wrong: rules
     /// over a whole list must not judge what is left of it.
     pub(super) fn list<T, E: fmt::Display>(

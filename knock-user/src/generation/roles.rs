@@ -5,7 +5,6 @@ use std::{collections::HashMap, ops::RangeInclusive};
 use knock_common::{
     abi::{DoorRule, MAX_PORT_DOORS, PORTS, PortDoors, Proto, Role},
     pages::LANES,
-    rotate::Ports,
 };
 
 use super::CompileError;
@@ -81,10 +80,10 @@ impl Roles {
 
     fn add_pages(&mut self, volume: &Volume) {
         match volume.first_steps() {
-            FirstSteps::Range(Ports { first, last }) => {
+            FirstSteps::Range(ports) => {
                 let lanes = ((1 << LANES) - 1) << volume.base;
                 for doors in &mut self.doors[..2] {
-                    doors[ports_of(&(first..=last))].iter_mut().for_each(|port| port.first |= lanes);
+                    doors[ports_of(&ports.range())].iter_mut().for_each(|port| port.first |= lanes);
                 }
             }
             FirstSteps::Each(steps) => {

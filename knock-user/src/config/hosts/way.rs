@@ -12,11 +12,10 @@ use toml::Spanned;
 use super::{Rotate, Spa, Way, Whom, port};
 use crate::{
     config::{
-        MAX_STEPS,
         problem::Findings,
         section::{DurationKey, Section},
+        shape,
     },
-    rotating::{PortRange, Shape},
     secret::Place,
 };
 
@@ -31,14 +30,6 @@ const FOR: DurationKey = DurationKey {
     max: Duration::from_secs(u32::MAX as u64),
     examples: "\"30m\" or \"8h\"",
 };
-/// As the server has it.
-const EVERY: DurationKey = DurationKey {
-    name: "every",
-    min: Duration::from_secs(10),
-    max: Duration::from_secs(3600),
-    examples: "\"30s\" or \"1m\"",
-};
-
 /// What such a table holds at least.
 pub(super) fn example(way: &str) -> &'static str {
     match way {
@@ -69,7 +60,7 @@ fn spa(name: &str, section: &Section<'_, '_>, folder: &Path, found: &mut Finding
     let server = required("server", "\"box\"", section, found);
     let whom = whom(section, found);
     let port = port("port", section, found);
-    let open_for = whole_seconds(&FOR, section, found).and_then(|whole| {
+    let open_for = section.whole_seconds(&FOR, found).and_then(|whole| {
         let seconds = u32::try_from(whole.as_secs()).ok()?;
         NonZeroU32::new(seconds)
     });
@@ -100,35 +91,8 @@ fn whom(section: &Section<'_, '_>, found: &mut Findings) -> Option<Whom> {
 fn rotate(name: &str, section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<Rotate> {
     section.refuse_unknown(ROTATE_KEYS, found);
     let key = place("secret_file", "\"vpn.secret\"", section, folder, found);
-    for (key, example) in [("steps", "4"), ("every", "\"30s\"")] {
-        if !section.has(key) {
-            missing(key, example, section, found);
-        }
-    }
-    let most = u32::try_from(MAX_STEPS).unwrap_or(u32::MAX);
-    let steps = section.count("steps", 1, most, found).and_then(|steps| u8::try_from(steps).ok());
-    let every = whole_seconds(&EVERY, section, found);
-    let ports = ports(section, found);
-    if let (Some(steps), Some(ports)) = (steps, &ports)
-        && ports.get_ref().count() < usize::from(steps)
-    {
-        let message = format!("{}: `ports` has fewer ports than there are steps", section.title);
-        found.error(ports.span(), message, "each step needs a port of its own: give a wider range");
-    }
-    let shape = Shape { steps: steps?, every: every?, ports: ports?.into_inner() };
-    Some(Rotate { key: key?, door: door(name, section, found), shape })
-}
-
-fn ports(section: &Section<'_, '_>, found: &mut Findings) -> Option<Spanned<PortRange>> {
-    let text = required("ports", "\"10000-32767\"", section, found)?;
-    match text.get_ref().parse() {
-        Ok(range) => Some(Spanned::new(text.span(), range)),
-        Err(help) => {
-            let message = format!("{}: `ports` is \"{}\"", section.title, text.get_ref());
-            found.error(text.span(), message, help);
-            None
-        }
-    }
+    let shape = shape::read(section, found).map(|(shape, _)| shape);
+    Some(Rotate { key: key?, door: door(name, section, found), shape: shape? })
 }
 
 fn list(section: &Section<'_, '_>, folder: &Path, found: &mut Findings) -> Option<PathBuf> {
@@ -190,14 +154,4 @@ fn required<'t>(
 fn missing(key: &str, example: &str, section: &Section<'_, '_>, found: &mut Findings) {
     let message = format!("{}: no `{key}`", section.title);
     found.error(section.span.clone(), message, format!("add it, as {key} = {example}"));
-}
-
-fn whole_seconds(key: &DurationKey, section: &Section<'_, '_>, found: &mut Findings) -> Option<Duration> {
-    let duration = section.duration(key, found)?;
-    if duration.get_ref().subsec_nanos() != 0 {
-        let message = format!("{}: `{}` has a part of a second", section.title, key.name);
-        found.error(duration.span(), message, format!("give whole seconds, as {}", key.examples));
-        return None;
-    }
-    Some(duration.into_inner())
 }
