@@ -4,10 +4,7 @@
 //! `cargo bench -p knock-tests --bench conversations`, as root. Compare within one run: the first lines are what the harness
 //! and a packet that concerns nothing cost.
 
-use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use aya::programs::{Program, TestRun, TestRunOptions};
 use knock_common::{
@@ -15,15 +12,16 @@ use knock_common::{
     flow::Stage,
 };
 use knock_tests::{
+    cost::cpu_time,
     kernel::compile,
     packet::{ACK, SYN, TCP, UDP, V4, tcp, udp},
 };
 use knock_user::{
+    clock,
     hook::{Header, Hook},
     loader::{Gate, Options},
     wire::Wire,
 };
-use nix::time::{ClockId, clock_gettime};
 
 /// Packets a run; long enough that the system call is nothing.
 const PACKETS: u32 = 1_000_000;
@@ -131,8 +129,7 @@ fn program(gate: &mut Gate, hook: Hook) -> &mut Program {
 }
 
 fn await_reply(gate: &mut Gate) {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock");
-    let now_ns = u64::try_from(Duration::from(now).as_nanos()).expect("a few years");
+    let now_ns = clock::now_ns();
     let flow = FlowKey {
         remote: mapped(RESOLVER),
         local: mapped(HOST),
@@ -162,8 +159,4 @@ fn ns_a_packet(program: &Program, frame: &[u8]) -> f64 {
     };
     ran.expect("a test run");
     (cpu_time() - began).as_secs_f64() * 1e9 / f64::from(PACKETS)
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of every thread").into()
 }

@@ -3,17 +3,14 @@
 //! `cargo bench -p knock-tests --bench program`, as root. The program before a change and after it are to be measured in
 //! turns, since other work on the machine moves all figures alike.
 
-use std::time::Duration;
-
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use knock_common::abi::{Ban, mapped};
 use knock_tests::{
+    cost::ns_a_packet,
     kernel::{Kernel, compile, syn},
     packet::{ACK, TCP, V4, tcp},
     pages::config,
 };
 use knock_user::{loader::Options, wire::Wire};
-use nix::time::{ClockId, clock_gettime};
 
 /// Packets a run; long enough that the system call is nothing.
 const PACKETS: u32 = 1_000_000;
@@ -72,18 +69,7 @@ fn print(title: &str, kernel: &mut Kernel) {
     println!("{title}");
     let (program, _) = kernel.parts();
     for (name, frame) in packets {
-        let fastest = (0..RUNS).map(|_| ns_a_packet(program, &frame)).min_by(f64::total_cmp);
+        let fastest = (0..RUNS).map(|_| ns_a_packet(program, &frame, PACKETS)).min_by(f64::total_cmp);
         println!("  {:>7.1} ns  {name}", fastest.expect("some runs"));
     }
-}
-
-fn ns_a_packet(program: &Xdp, frame: &[u8]) -> f64 {
-    let options = TestRunOptions { data_in: Some(frame), repeat: PACKETS, ..TestRunOptions::default() };
-    let began = cpu_time();
-    program.test_run(options).expect("a test run");
-    (cpu_time() - began).as_secs_f64() * 1e9 / f64::from(PACKETS)
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of every thread").into()
 }

@@ -4,9 +4,7 @@
 //! `cargo bench -p knock-tests --bench spa`, as root. On the real clock, as the kernel has it in use. A right packet is
 //! refused as replayed from its second run on: all but the grant is in its figure.
 
-use std::time::Duration;
-
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::Xdp;
 use knock_common::{
     spa::{
         key::SpaKey,
@@ -16,11 +14,11 @@ use knock_common::{
     verdict::Mode,
 };
 use knock_tests::{
+    cost::ns_a_packet,
     empty::Empty,
     spa::{BOOT, SENDER, Spa, frame, frame_to_port},
 };
 use knock_user::{clock, generation::EVENTS_PER_S};
-use nix::time::{ClockId, clock_gettime};
 
 /// Packets a run; long enough that the system call is nothing.
 const PACKETS: u32 = 100_000;
@@ -72,17 +70,6 @@ fn print_all(spa: &mut Spa, arp: &[u8]) {
 }
 
 fn print(name: &str, program: &Xdp, frame: &[u8]) {
-    let fastest = (0..RUNS).map(|_| ns_a_packet(program, frame)).min_by(f64::total_cmp);
+    let fastest = (0..RUNS).map(|_| ns_a_packet(program, frame, PACKETS)).min_by(f64::total_cmp);
     println!("  {:>7.1} ns  {name}", fastest.expect("some runs"));
-}
-
-fn ns_a_packet(program: &Xdp, frame: &[u8]) -> f64 {
-    let options = TestRunOptions { data_in: Some(frame), repeat: PACKETS, ..TestRunOptions::default() };
-    let began = cpu_time();
-    program.test_run(options).expect("a test run");
-    (cpu_time() - began).as_secs_f64() * 1e9 / f64::from(PACKETS)
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of every thread").into()
 }

@@ -6,6 +6,7 @@ pub mod bpffs;
 pub mod capture;
 pub mod client;
 pub mod corpus;
+pub mod cost;
 pub mod daemon;
 pub mod dialogue;
 pub mod empty;

@@ -7,12 +7,11 @@ use knock_common::{
     abi::{List, Settings},
     names,
 };
-use knock_tests::kernel::compile;
+use knock_tests::{cost::cpu_time, kernel::compile};
 use knock_user::{
     generation::Generation,
     loader::{Gate, Options},
 };
-use nix::time::{ClockId, clock_gettime};
 
 /// What the verifier may go through with every list in use: far from its limit of a million.
 const VERIFIED_BUDGET: u32 = 250_000;
@@ -159,8 +158,4 @@ fn time_of_load(generation: &Generation, options: &Options<'_>) -> Duration {
     let took = cpu_time() - started;
     gate.unwrap_or_else(|error| panic!("{error:?}"));
     took
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of every thread").into()
 }
